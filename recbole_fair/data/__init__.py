@@ -1,0 +1,1 @@
+"""What the data is: interactions, sequences, popularity, item and user groups, synthetic profiles."""

@@ -1,0 +1,1 @@
+"""Evaluation: one pass over users, then pure functions of the lists."""
