@@ -1,0 +1,63 @@
+"""The configuration keys of RecBole 1.2.1, frozen.
+
+Collected from RecBole's argument lists, from the top level of every yaml file in its ``properties`` folder and from
+every ``config["key"]`` in its sources; keys that RecBole computes itself (``device``,
+``MODEL_TYPE``, ...) are left out.
+"""
+
+from __future__ import annotations
+
+_READ = """
+CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD INVERSE_ITEM_SEQ ITEM_ID_FIELD
+ITEM_LIST_LENGTH_FIELD L1_flag LABEL_FIELD LIST_SUFFIX MASK_INDEX MASK_ITEM_SEQ MAX_ITEM_LIST_LENGTH NEG_ITEMS
+NEG_PREFIX POSITION_FIELD POS_ITEMS RATING_FIELD RELATION_ID_FIELD REORDER_ITEM_SEQ TAIL_ENTITY_ID_FIELD TIME_FIELD
+USER_ID_FIELD aap_weight accum additional_feat_suffix ae_act_func aggregator aggregator_type algorithm
+alias_of_entity_id alias_of_item_id alias_of_relation_id alias_of_user_id align_weight alpha anneal_cap anneal_steps
+apply_norm attention_size attn_dropout_prob benchmark_filename beta beta_fixed block_num build_graph_separately
+center_columns checkpoint_dir cin cin_layer_size class_num clip_grad_norm cnn_channels cnn_kernels cnn_strides
+config_file context_hops context_norm contrast conv_kernel_size convert_token_to_onehot cor_weight corruption_ratio
+critic_layers cross_layer_num data_path dataloaders_save_path dataset dataset_save_path depth dilations dims_dnn
+direct discretization dnn_type double_tower drop_ex drop_im drop_ratio dropout dropout_prob dropout_probs
+dual_domain embedding_size enable_amp enable_scaler encoder_hidden_size encoding entity_kg_num_interval epochs eta
+eval_args eval_batch_size eval_step expert_num feature_num field_separator fields filter_inter_by_user_or_item
+fredom fredom_type freeze_kg ft_ratio gamma gcn_output_dim global_ratio gpu_id gru_type has_residual hid_activation
+hidden_act hidden_dimension hidden_dropout_prob hidden_size hidden_size_list hide_item high_layers_num high_order
+history_len history_num_per_term hyper_layers in_dims ind initializer_range inner_size inter_matrix_type
+interest_size ip item_agg_layer item_attribute item_dropout item_embedding_size item_hidden_size_list
+item_inter_num_interval joint_train k k_interests kernel_size kfac kg_embedding_size kg_reverse_r kg_weight
+kge_interval knn_method l1_ratio lambda1 lambda2 lambda_coeff lamda latent_dimension layer_norm_eps layers learner
+learning_rate lgb_early_stopping_rounds lgb_num_boost_round lgb_params lightgcn_layer lmd lmd_sem load_col
+local_rank log_wandb loss_decimal_place loss_function loss_type low_layers_num low_rank ls_weight m_step map_weight
+margin mask_ratio mean_type mess_dropout mess_dropout_rate message_dropout metric_decimal_place metrics metrics_k
+mf_embedding_size mf_pretrain_path mf_train mip_weight mixed mixture_weights mlp_act_func mlp_embedding_size
+mlp_hidden_size mlp_pretrain_path mlp_train model n_cate n_dec_epochs n_enc_epochs n_facet n_facet_MLP n_facet_all
+n_facet_context n_facet_emb n_facet_hidden n_facet_reranker n_facet_window n_factors n_heads n_hop n_hops n_iter
+n_iterations n_layers n_memory negative_weight neigh_embedding_size neigh_info_method neigh_num neighbor_sample_size
+nh node_dropout node_dropout_rate nogb noise_max noise_min noise_scale noise_schedule norm normalize_all
+normalize_field nproc num_basis_functions num_clusters num_conv_kernel num_heads num_layers numerical_features nv
+offset order order_len order_list out_activation out_dims partition_merging_mode phase pool_kernel_size pooling_mode
+pooling_type pooling_type_layer_1 pooling_type_layer_2 port positive_only post_remove_context pre_model_path
+preload_weight pretrain_epochs pretrain_path proto_reg prototype_size q rank reg_loss_ratio reg_weight reg_weight_1
+reg_weight_2 reg_weights relation_kg_num_interval reparam repeatable reproducibility require_pow reranker_CAN_NUM
+reranker_merging_mode resolution reweight rho rm_dup_inter sampling_noise sampling_steps save_dataloaders
+save_dataset save_step second_order_loss_weight seed selected_features seq_len seq_separator sess_dropout
+short_item_length show_progress shrink shuffle sim sim_regularity sp_weight sparse_feature spatial_ratio split_to
+ssl_reg ssl_tau ssl_temp ssl_weight state std step steps stopping_step structure t_cin t_depth tail_ratio tau
+tau_ratio teacher temperature threshold time-aware token_num_threhold token_num_threshold topk topk_factor
+total_anneal_steps train_batch_size train_kg_step train_method train_neg_sample_args train_rec_step train_stage
+transform type ui_embedding_size unload_col unused_col use_filter use_gpu use_inner use_inner_product use_out_emb
+use_outer use_pretrain use_proj_bias use_st_gumbel user_embedding_size user_hidden_size_list user_inter_num_interval
+vae_anneal_cap vae_anneal_steps val_interval valid_metric valid_metric_bigger verbose w_max w_min wandb_project
+warm_up warm_up_step weight weight_decay weight_mode weight_size worker world_size xgb_early_stopping_rounds
+xgb_model xgb_nthread xgb_num_boost_round xgb_params xgb_silent xgb_verbose_eval
+"""
+
+_COMPUTED = """
+MODEL_INPUT_TYPE MODEL_TYPE device eval_type single_spec test_neg_sample_args valid_neg_sample_args
+"""
+
+#: Every key that RecBole 1.2.1 reads, for any model.
+RECBOLE_KEYS: frozenset[str] = frozenset(_READ.split())
+
+#: Keys that RecBole computes from the others: never settings of a user.
+COMPUTED_KEYS: frozenset[str] = frozenset(_COMPUTED.split())

@@ -1,0 +1,195 @@
+"""Names to classes: recbole_fair's models and trainers first, then RecBole's.
+
+Classes are named as ``"module:Class"`` and imported when asked for, so that ``--help`` and error messages stay quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recbole_fair.errors import FairError
+from recbole_fair.schema import did_you_mean
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+#: Models of recbole_fair. ``SASRec`` replaces RecBole's model of that name.
+MODELS: dict[str, str] = {
+    "SASRec": "recbole_fair.model.sasrec:SASRec",
+    "PopSteerSASRec": "recbole_fair.model.popsteer:PopSteerSASRec",
+}
+
+#: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
+TRAINERS: dict[str, str] = {
+    "FairTrainer": "recbole_fair.trainer.trainer:FairTrainer",
+    "PostHocTrainer": "recbole_fair.trainer.posthoc:PostHocTrainer",
+}
+
+#: Which trainer a model of ours takes, where the class itself does not say so by ``trainer_name``.
+MODEL_TRAINERS: dict[str, str] = {
+    "SASRec": "FairTrainer",
+    "PopSteerSASRec": "PostHocTrainer",
+}
+
+# RecBole names two models in its file names only, or without a properties file of their own.
+_RECBOLE_WITHOUT_YAML = ("Random", "LightGBM", "XGBoost")
+_RECBOLE_YAML_ONLY = ("lightgbm", "xgboost")
+
+
+def load_class(target: str) -> type[Any]:
+    """Import the class that ``"module:Class"`` names.
+
+    Args:
+        target: module path and class name, joined by a colon.
+
+    Returns:
+        The class.
+    """
+    module, _, name = target.partition(":")
+    loaded: type[Any] = getattr(importlib.import_module(module), name)
+    return loaded
+
+
+@functools.cache
+def recbole_models() -> tuple[str, ...]:
+    """Names of RecBole's own models, sorted; found from its properties files without importing any model."""
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or spec.origin is None:
+        return ()
+    folder = Path(spec.origin).parent / "properties" / "model"
+    names = {path.stem for path in folder.glob("*.yaml")} - set(_RECBOLE_YAML_ONLY)
+    return tuple(sorted(names | set(_RECBOLE_WITHOUT_YAML)))
+
+
+def known_models() -> tuple[str, ...]:
+    """All model names that ``--model`` understands, sorted."""
+    return tuple(sorted({*MODELS, *recbole_models()}))
+
+
+def get_model(name: str) -> type[Any]:
+    """The model class of that name: recbole_fair's if there is one, else RecBole's.
+
+    Args:
+        name: model name, matched exactly (``BPR``, not ``bpr``).
+
+    Returns:
+        The class.
+
+    Raises:
+        FairError: when no model has that name (the nearest name is suggested), or when a library that the model
+            needs is not installed.
+    """
+    if name in MODELS:
+        return load_class(MODELS[name])
+    if name not in recbole_models():
+        raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
+    from recbole.utils import get_model as recbole_get_model
+
+    try:
+        model: type[Any] = recbole_get_model(name)
+    except ModuleNotFoundError as error:
+        raise FairError(f"model={name!r} needs the package '{error.name}', which is not installed.") from error
+    return model
+
+
+def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
+    """Names whose yaml files make up a model's defaults, from the most basic to the model itself.
+
+    A class says by ``base_model_name`` (text or None) on which model's settings its own stand. Without it, the
+    class's ancestors are looked through for the first with a known model name, so that ``class MyBPR(BPR)`` starts
+    from BPR's settings.
+
+    Args:
+        model_class: the model's class.
+        name: its name; the class's own name when left out.
+
+    Returns:
+        For PopSteerSASRec on SASRec: ``("SASRec", "PopSteerSASRec")``.
+    """
+    name = name or model_class.__name__
+    if model_class.__module__.startswith("recbole."):
+        return (name,)  # each model of RecBole has a complete file of its own
+    names = [name]
+    base = model_class.__dict__.get("base_model_name")
+    if base is None:
+        known = set(known_models())
+        ancestors = [c for c in model_class.__mro__[1:] if c.__name__ in known and c.__name__ != name]
+        if ancestors:
+            return (*lineage(ancestors[0]), name)
+        inherited = getattr(model_class, "base_model_name", None)
+        base = inherited if inherited != name else None
+    if base is not None:
+        base_class = get_model(base)
+        names = [*lineage(base_class, base), name]
+    return tuple(names)
+
+
+def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
+    """The trainer class for a model.
+
+    Order: the model class's ``trainer_name`` (a name in :data:`TRAINERS` or ``"module:Class"``),
+    :data:`MODEL_TRAINERS`, then RecBole's choice for the model and its ancestors. RecBole's special trainers (KGAT,
+    S3Rec, RecVAE, Pop, ...) are combined with our evaluation; its trainers of XGBoost and LightGBM are taken as
+    they are.
+
+    Args:
+        config: gives ``MODEL_TYPE`` and ``model``.
+        model_class: the model's class.
+
+    Returns:
+        A class to be called with ``(config, model)``.
+    """
+    name = getattr(model_class, "trainer_name", None) or MODEL_TRAINERS.get(str(config["model"]))
+    if name is not None:
+        return load_class(TRAINERS.get(name, name))
+    return fair_trainer_class(_recbole_trainer(config, model_class))
+
+
+def _recbole_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
+    import recbole.trainer as recbole_trainer
+    from recbole.utils import get_trainer as recbole_get_trainer
+
+    for name in reversed(lineage(model_class, str(config["model"]))):
+        if hasattr(recbole_trainer, f"{name}Trainer"):
+            found: type[Any] = getattr(recbole_trainer, f"{name}Trainer")
+            return found
+    chosen: type[Any] = recbole_get_trainer(config["MODEL_TYPE"], str(config["model"]))
+    return chosen
+
+
+_COMPOSED: dict[type[Any], type[Any]] = {}
+
+
+def fair_trainer_class(recbole_class: type[Any]) -> type[Any]:
+    """RecBole's trainer class with our evaluation and checkpoints.
+
+    Args:
+        recbole_class: a trainer class of RecBole, or a subclass of one.
+
+    Returns:
+        ``FairTrainer`` for RecBole's plain trainer, the class itself when it already has our parts or trains decision
+        trees (which have neither gradient steps nor rankings), else a class made of ``FairTrainerMixin`` and it. The
+        same class for the same argument.
+    """
+    from recbole.trainer.trainer import DecisionTreeTrainer, Trainer
+
+    from recbole_fair.trainer.trainer import FairTrainer, FairTrainerMixin
+
+    if recbole_class is Trainer:
+        return FairTrainer
+    if issubclass(recbole_class, (DecisionTreeTrainer, FairTrainerMixin)):
+        return recbole_class
+    if recbole_class in _COMPOSED:
+        return _COMPOSED[recbole_class]
+    doc = f"RecBole's {recbole_class.__name__} with recbole_fair's evaluation and checkpoints."
+    composed = type(
+        f"Fair{recbole_class.__name__}",
+        (FairTrainerMixin, recbole_class),
+        {"__doc__": doc, "__module__": __name__},
+    )
+    return _COMPOSED.setdefault(recbole_class, composed)

@@ -1,0 +1,237 @@
+"""What a configuration key may hold: kinds, ranges and choices, and the checks that turn a slip into one sentence.
+
+Default values live in ``properties/*.yaml`` alone; this module only says what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_fair.errors import FairError
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "list": (list, tuple),
+    "dict": (dict,),
+    "any": (object,),
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+    "any": "anything",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one configuration key may hold.
+
+    Attributes:
+        kind: ``int``, ``float``, ``bool``, ``str``, ``list``, ``dict`` or ``any``; several joined by ``|``
+            (``"float|str"``: a number or one of ``choices``).
+        low: smallest allowed number, or None.
+        high: largest allowed number, or None.
+        choices: allowed texts, or None for any text.
+        what: one line for humans: what the key does, with its unit.
+        open_low: whether ``low`` itself is excluded.
+        open_high: whether ``high`` itself is excluded.
+        many: whether a list of such values is allowed as well.
+        optional: whether null is allowed (null means "not set").
+    """
+
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    what: str = ""
+    open_low: bool = False
+    open_high: bool = False
+    many: bool = False
+    optional: bool = False
+
+    def allowed(self) -> str:
+        """Say the allowed values in words, as error messages print them."""
+        parts = []
+        for kind in self.kind.split("|"):
+            if kind == "str" and self.choices is not None:
+                parts.append("one of " + ", ".join(self.choices))
+            elif kind in ("int", "float"):
+                parts.append(_WORDS[kind] + self._range())
+            else:
+                parts.append(_WORDS[kind])
+        words = " or ".join(parts)
+        if self.many:
+            words += ", or a list of these"
+        if self.optional:
+            words += ", or null"
+        return words
+
+    def _range(self) -> str:
+        low_sign, high_sign = ("above " if self.open_low else "at least "), ("below " if self.open_high else "at most ")
+        bounds = []
+        if self.low is not None:
+            bounds.append(f"{low_sign}{self.low:g}")
+        if self.high is not None:
+            bounds.append(f"{high_sign}{self.high:g}")
+        return (" " + " and ".join(bounds)) if bounds else ""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether ``value`` is of the right kind and inside the range.
+
+        Args:
+            value: the value after YAML parsing.
+
+        Returns:
+            True when the value may be used.
+        """
+        if value is None:
+            return self.optional
+        if self.many and isinstance(value, (list, tuple)):
+            return len(value) > 0 and all(v is not None and self._accepts_one(v) for v in value)
+        return self._accepts_one(value)
+
+    def _in_range(self, value: Any) -> bool:
+        # bool is an int in Python, but `epochs: true` is a slip.
+        if isinstance(value, bool) or math.isnan(value):
+            return False
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            return False
+        return self.high is None or not (value > self.high or (self.open_high and value == self.high))
+
+    def _accepts_one(self, value: Any) -> bool:
+        for kind in self.kind.split("|"):
+            if not isinstance(value, _KINDS[kind]):
+                continue
+            if kind in ("int", "float") and not self._in_range(value):
+                continue
+            if kind == "str" and self.choices is not None and value not in self.choices:
+                continue
+            return True
+        return False
+
+
+#: Keys of recbole_fair. Every key in properties/*.yaml that is not RecBole's stands here.
+KEYS: dict[str, Key] = {
+    # Files a run reads and writes.
+    "result_file": Key("str", optional=True, what="path of the JSON result document"),
+    "recommendations_file": Key("str", optional=True, what="path of the CSV of recommended lists"),
+    "neurons_file": Key("str", optional=True, what="path of the CSV neuron table (PopSteer)"),
+    "base_model_file": Key("str", optional=True, what="checkpoint of the base model of a post-hoc method"),
+    "resume": Key("str", optional=True, what="checkpoint of an interrupted run to go on from"),
+    # Evaluation.
+    "eval_memory_mb": Key("int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes"),
+    "mask_seen": Key(
+        "str", choices=("auto", "none", "train", "all"), what="which items of a user's past are left out of the lists"
+    ),
+}
+
+_POSITIVE_INT = Key("int", low=1)
+_COUNT = Key("int", low=0)
+_SHARE = Key("float", low=0, high=1)
+_FLAG = Key("bool")
+
+#: RecBole's own keys whose ranges RecBole itself does not check, or checks only by crashing later.
+RECBOLE_RANGES: dict[str, Key] = {
+    "epochs": _POSITIVE_INT,
+    "train_batch_size": _POSITIVE_INT,
+    "eval_batch_size": _POSITIVE_INT,
+    "eval_step": _COUNT,
+    "stopping_step": _COUNT,
+    "learning_rate": Key("float", low=0, open_low=True),
+    "weight_decay": Key("float", low=0),
+    "learner": Key("str", choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")),
+    "seed": Key("int", low=0, high=2**32 - 1),
+    "topk": Key("int", low=1, many=True),
+    "metrics": Key("str", many=True),
+    "valid_metric": Key("str"),
+    "metric_decimal_place": _COUNT,
+    "loss_decimal_place": _COUNT,
+    "worker": _COUNT,
+    "gpu_id": Key("int|str", low=0, many=True, optional=True),
+    "use_gpu": _FLAG,
+    "show_progress": _FLAG,
+    "reproducibility": _FLAG,
+    "shuffle": _FLAG,
+    "state": Key(
+        "str",
+        choices=("debug", "info", "warning", "error", "critical", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        optional=True,
+    ),
+    "data_path": Key("str"),
+    "checkpoint_dir": Key("str"),
+    "eval_args": Key("dict"),
+    "train_neg_sample_args": Key("dict", optional=True),
+    "clip_grad_norm": Key("dict", optional=True),
+    "load_col": Key("dict", optional=True),
+    "val_interval": Key("dict", optional=True),
+    "threshold": Key("dict", optional=True),
+    "rm_dup_inter": Key("str", choices=("first", "last"), optional=True),
+    "MAX_ITEM_LIST_LENGTH": _POSITIVE_INT,
+    "n_layers": _COUNT,
+    "n_heads": _POSITIVE_INT,
+    "hidden_size": _POSITIVE_INT,
+    "inner_size": _POSITIVE_INT,
+    "embedding_size": _POSITIVE_INT,
+    "hidden_dropout_prob": Key("float", low=0, high=1, open_high=True),
+    "attn_dropout_prob": Key("float", low=0, high=1, open_high=True),
+    "dropout_prob": Key("float", low=0, high=1, open_high=True, many=True),
+    "layer_norm_eps": Key("float", low=0, open_low=True),
+    "initializer_range": Key("float", low=0),
+    "hidden_act": Key("str", choices=("gelu", "relu", "swish", "tanh", "sigmoid")),
+    "tail_ratio": Key("float", low=0, open_low=True, optional=True),
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest in spelling to ``name``, upper and lower case alike, or None when nothing is close."""
+    by_lower: dict[str, str] = {}
+    for candidate in sorted(known):
+        by_lower.setdefault(candidate.lower(), candidate)
+    hits = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[hits[0]] if hits else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known name, or a full stop when nothing is close: ends a sentence."""
+    hit = nearest(name, known)
+    return f"; did you mean '{hit}'?" if hit else "."
+
+
+def check_values(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Check the user's values against the schema and, for keys without an entry, against the kind of the default.
+
+    Args:
+        settings: the user's keys and values.
+        defaults: the values that stand when the user says nothing.
+
+    Raises:
+        FairError: for the first value that is not allowed; names key, value and what is allowed.
+    """
+    for name, value in settings.items():
+        key = KEYS.get(name) or RECBOLE_RANGES.get(name) or _key_like(defaults.get(name))
+        if key is not None and not key.accepts(value):
+            raise FairError(f"{name}={value!r} is not allowed: it must be {key.allowed()}.")
+
+
+def _key_like(default: Any) -> Key | None:
+    """The loosest key that ``default`` itself fits, for RecBole keys without an entry of their own."""
+    if isinstance(default, bool):
+        return _FLAG
+    if isinstance(default, (int, float)):
+        return Key("float")
+    if isinstance(default, (list, tuple)):
+        return Key("list", optional=True)
+    if isinstance(default, dict):
+        return Key("dict", optional=True)
+    return None
