@@ -1,0 +1,171 @@
+"""Top-k linear layers and sparse decoding whose cost follows the kept columns, on any device.
+
+A sparse autoencoder with ``N`` latents keeps ``K << N`` of them a row. Its forward pass needs all ``N``
+pre-activations, but only to choose: nothing of width ``N`` has to be kept for the backward pass, whose gradients touch
+``B * K`` entries. Plain autograd through ``topk`` would build dense ``[B, N]`` gradients and three dense products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CHUNK_BYTES = 2 * 2**20  # pre-activations of one chunk stay inside a core's second-level cache
+
+
+def grouped_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest entries of each row, exactly as ``torch.topk``, in no particular order.
+
+    Wide rows are searched in two steps: an entry among the ``k`` largest lies in one of the ``k`` groups of columns
+    with the largest maxima, so a vectorised maximum over groups leaves few candidates to select from.
+
+    Args:
+        values: ``[B, N]``.
+        k: how many, in ``1..N``.
+
+    Returns:
+        Values and column indices, each ``[B, k]``. Which of several equal entries is taken at the boundary is
+        left open.
+    """
+    rows, columns = values.shape
+    size = _group_size(columns, k)
+    if size == 1:
+        top = values.topk(k, dim=1, sorted=False)
+        return top.values, top.indices
+    groups = columns // size
+    # Group g holds the columns g, g + groups, g + 2 * groups, ...: the maximum then runs along contiguous memory.
+    best = values.view(rows, size, groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
+    offsets = torch.arange(size, device=values.device).view(1, size, 1) * groups
+    candidates = (best.unsqueeze(1) + offsets).view(rows, size * k)
+    top = values.gather(1, candidates).topk(k, dim=1, sorted=False)
+    return top.values, candidates.gather(1, top.indices)
+
+
+def _group_size(columns: int, k: int) -> int:
+    """Power of two that divides ``columns`` and keeps groups and candidates equally few; 1 when nothing is won."""
+    size = 1
+    while columns % (2 * size) == 0 and 4 * size * size * k <= columns:
+        size *= 2
+    return size if size >= 4 else 1
+
+
+def topk_linear(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest outputs of a linear layer, differentiable, without the ``[B, N]`` outputs in memory.
+
+    Args:
+        x: ``[B, d]`` inputs.
+        weight: ``[N, d]``.
+        bias: ``[N]``.
+        k: how many outputs to keep a row.
+
+    Returns:
+        Values ``[B, k]`` and their columns ``[B, k]``, in no particular order.
+    """
+    values, indices = _TopKLinear.apply(x, weight, bias, k)  # type: ignore[no-untyped-call]
+    return values, indices
+
+
+def sparse_decode(values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows, ``out[b] = sum_k values[b, k] * weight[indices[b, k]]``, differentiable.
+
+    Args:
+        values: ``[B, K]``.
+        indices: ``[B, K]`` rows of ``weight``.
+        weight: ``[N, d]``.
+
+    Returns:
+        ``[B, d]``.
+    """
+    result: Tensor = _SparseDecode.apply(values, indices, weight)  # type: ignore[no-untyped-call]
+    return result
+
+
+def scatter_rows(values: Tensor, indices: Tensor, rows: Tensor, n: int) -> Tensor:
+    """The transpose of :func:`sparse_decode`: ``out[j] = sum over (b, k) with indices[b, k] = j of values * rows[b]``.
+
+    Sorting the ``B * K`` pairs once and summing contiguous runs is several times faster on a CPU than ``index_add_``
+    on materialised products, and its order of summation does not depend on the number of threads.
+
+    Args:
+        values: ``[B, K]``.
+        indices: ``[B, K]`` in ``0..n-1``.
+        rows: ``[B, d]``.
+        n: number of output rows.
+
+    Returns:
+        ``[n, d]``.
+    """
+    flat = indices.reshape(-1)
+    narrow = flat.to(torch.int16 if n <= torch.iinfo(torch.int16).max else torch.int32)
+    order = narrow.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=n)
+    return F.embedding_bag(
+        order // indices.shape[1],
+        rows,
+        counts.cumsum(0) - counts,
+        mode="sum",
+        per_sample_weights=values.reshape(-1)[order],
+    )
+
+
+def _decode(values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding_bag(indices, weight, mode="sum", per_sample_weights=values)
+
+
+def _row_products(rows: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+    """``out[b, k] = rows[b] @ weight[indices[b, k]]``: the gradient of :func:`_decode` in its values."""
+    with torch.enable_grad():
+        values = torch.zeros(indices.shape, dtype=rows.dtype, device=rows.device, requires_grad=True)
+        (products,) = torch.autograd.grad(_decode(values, indices, weight.detach()), values, rows)
+    return products
+
+
+class _TopKLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        rows, columns = x.shape[0], weight.shape[0]
+        chunk = rows
+        if x.device.type == "cpu":
+            chunk = min(rows, max(1, _CHUNK_BYTES // (columns * x.element_size())))
+        buffer = x.new_empty(chunk, columns)
+        values = x.new_empty(rows, k)
+        indices = torch.empty(rows, k, dtype=torch.long, device=x.device)
+        transposed = weight.t()
+        for start in range(0, rows, max(chunk, 1)):
+            part = x[start : start + chunk]
+            outputs = torch.addmm(bias, part, transposed, out=buffer[: part.shape[0]])
+            values[start : start + chunk], indices[start : start + chunk] = grouped_topk(outputs, k)
+        ctx.save_for_backward(x, weight, indices)
+        ctx.mark_non_differentiable(indices)
+        return values, indices
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        x, weight, indices = ctx.saved_tensors
+        want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
+        grad_x = _decode(grad, indices, weight) if want_x else None
+        grad_weight = scatter_rows(grad, indices, x, weight.shape[0]) if want_weight else None
+        grad_bias = None
+        if want_bias:
+            grad_bias = grad.new_zeros(weight.shape[0]).index_add_(0, indices.reshape(-1), grad.reshape(-1))
+        return grad_x, grad_weight, grad_bias, None
+
+
+class _SparseDecode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(values, indices, weight)
+        return _decode(values, indices, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0].contiguous()
+        values, indices, weight = ctx.saved_tensors
+        want_values, _, want_weight = ctx.needs_input_grad
+        grad_values = _row_products(grad, indices, weight) if want_values else None
+        grad_weight = scatter_rows(values, indices, grad, weight.shape[0]) if want_weight else None
+        return grad_values, None, grad_weight
