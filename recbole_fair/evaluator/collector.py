@@ -1,0 +1,172 @@
+"""Collect, batch by batch, what the metrics need: one top-k a batch, no users-by-items matrix beyond the scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import torch
+from recbole.evaluator.collector import Collector, DataStruct
+from recbole.evaluator.register import Register
+from recbole.utils import EvaluatorType
+from torch import Tensor
+
+from recbole_fair.data.histories import Histories
+from recbole_fair.data.interactions import training_interactions
+from recbole_fair.data.popularity import Popularity
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.metrics import register_metrics
+from recbole_fair.evaluator.options import MetricOptions
+
+_RECBOLE_COLLECTS = ("rec.meanrank", "rec.score", "data.label")
+
+
+class _RecBolePart(Register):
+    """RecBole's register, asking RecBole's collector only for what ours does not collect itself."""
+
+    def need(self, key: str) -> bool:
+        return key in _RECBOLE_COLLECTS and bool(super().need(key))
+
+
+class FairCollector(Collector):
+    """Collects lists, hits, held-out items and user ids, and holds popularity and histories of the training split.
+
+    Attributes:
+        options: Options of the metrics.
+        popularity: Popularity of the items in training, once :meth:`data_collect` has run.
+        histories: Training histories, likewise.
+    """
+
+    def __init__(self, config: Any) -> None:
+        register_metrics()
+        super().__init__(config)
+        self.options = MetricOptions.from_config(config)
+        self.register = _RecBolePart(config)
+        self.ranking = config["eval_type"] != EvaluatorType.VALUE
+        self.popularity: Popularity | None = None
+        self.histories: Histories | None = None
+        self.groups: Any = None
+        self._dataset: Any = None
+        self._later: Any = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+
+    def data_collect(self, train_data: Any) -> None:
+        """Take popularity and histories from the training split; a second call with the same split does nothing.
+
+        Args:
+            train_data: RecBole's training data loader, or the training data set itself.
+        """
+        dataset = getattr(train_data, "_dataset", train_data)
+        if dataset is self._dataset:
+            return
+        self._dataset = dataset
+        inter = training_interactions(dataset)
+        options = self.options
+        self.popularity = Popularity.from_interactions(
+            inter, options.segment_head_share, options.segment_tail_share, options.segment_by
+        )
+        self.histories = Histories.from_interactions(inter)
+
+    def use_validation_history(self, valid_data: Any | None) -> None:
+        """Count validation interactions as history from now on (``metric_history: train_valid``, at test time).
+
+        Args:
+            valid_data: RecBole's validation loader or data set, or None to go back to training histories alone. Ignored
+                unless the configuration says ``train_valid``.
+        """
+        wanted = valid_data is not None and self.options.metric_history == "train_valid"
+        self._later = training_interactions(getattr(valid_data, "_dataset", valid_data)) if wanted else None
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor | None, positive_i: Tensor | None
+    ) -> None:
+        """Collect one batch.
+
+        Args:
+            scores_tensor: Scores ``[B, n_items]``, -inf for the padding item and for items that may not be shown. For
+                value metrics (AUC, RMSE ...) one score a row of ``interaction``.
+            interaction: The batch. In full ranking one row a user; in sampled ranking the rows of a user are together.
+            positive_u: Row in ``scores_tensor`` of each held-out item; None for value metrics.
+            positive_i: The held-out items.
+
+        Raises:
+            FairError: If the model's scores are not numbers.
+        """
+        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        if not self.ranking:
+            return
+        n_rows, n_items = scores_tensor.shape
+        device, kmax = scores_tensor.device, self.options.kmax
+        values, items = torch.topk(scores_tensor, min(kmax, n_items), dim=-1)
+        if bool(values[:, 0].isnan().any()):
+            raise FairError("The model's scores are not numbers (NaN): training has diverged, lower learning_rate.")
+        # Where the candidates run out a list ends: RecBole would fill it with masked items.
+        items = items.masked_fill(values == -math.inf, 0)
+        if items.shape[1] < kmax:
+            items = torch.nn.functional.pad(items, (0, kmax - items.shape[1]))
+        rows = torch.arange(n_rows, device=device).unsqueeze(1)
+        assert positive_u is not None
+        assert positive_i is not None
+        # One sorted array of keys instead of a users-by-items matrix; an item held out twice counts once.
+        keys = torch.unique(positive_u.to(device).long() * n_items + positive_i.to(device).long())
+        wanted = rows * n_items + items
+        if len(keys):
+            at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+            hits = (keys[at] == wanted) & (items > 0)
+        else:
+            hits = torch.zeros_like(items, dtype=torch.bool)
+        n_positives = torch.bincount(keys.div(n_items, rounding_mode="floor"), minlength=n_rows)
+        self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows)))
+
+    def _users(self, interaction: Any, n_rows: int) -> Tensor:
+        users = interaction[self.config["USER_ID_FIELD"]].to(torch.long)
+        if len(users) != n_rows:
+            users = torch.unique_consecutive(users)
+            if len(users) != n_rows:
+                raise ValueError(f"{n_rows} rows of scores for {len(users)} users: the rows of a user must be together.")
+        return users.to(self.device)
+
+    def get_data_struct(self) -> DataStruct:
+        """Hand over what was collected since the last call, on the CPU, and forget it.
+
+        Returns:
+            RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
+            number of held-out items), ``rec.users``, ``rec.positives`` (row bounds and items), ``data.num_items``,
+            ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, and RecBole's own entries.
+        """
+        struct = DataStruct()
+        for key in _RECBOLE_COLLECTS:
+            if key in self.data_struct:
+                struct[key] = self.data_struct[key].cpu()
+                del self.data_struct[key]
+        if self._batches:
+            items, hits, n_positives, held_out, users = (torch.cat(p).cpu() for p in zip(*self._batches, strict=True))
+            self._clear()
+            struct["rec.items"] = items
+            struct["rec.topk"] = torch.cat([hits.long(), n_positives.unsqueeze(1)], dim=1)
+            struct["rec.users"] = users
+            struct["rec.positives"] = torch.cat([n_positives.new_zeros(1), n_positives.cumsum(0)]), held_out
+        self._add_training_data(struct)
+        return struct
+
+    def _add_training_data(self, struct: DataStruct) -> None:
+        if self.popularity is None or self.histories is None:
+            return
+        struct["data.num_items"] = self.popularity.n_items
+        struct["data.num_users"] = self.histories.n_users
+        struct["data.popularity"] = self.popularity
+        struct["data.histories"] = self.histories if self._later is None else self.histories.extended(self._later)
+        if self.groups is not None:
+            struct["data.groups"] = self.groups
+        foreign = Register(self.config)
+        # Metrics that others registered with RecBole may want its counters.
+        if foreign.need("data.count_items"):
+            struct["data.count_items"] = Counter(dict(enumerate(self.popularity.counts.tolist())))
+        if foreign.need("data.count_users"):
+            struct["data.count_users"] = Counter(dict(enumerate(self.histories.lengths.tolist())))
+
+

@@ -1,0 +1,74 @@
+"""The outcome of one evaluation: values, and what they were made of."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from recbole_fair.data.popularity import Popularity
+
+
+@dataclass
+class EvaluationResult:
+    """Metrics of one evaluation with their per-user values.
+
+    Attributes:
+        metrics: ``name@k`` to value, full precision; NaN where no user has a value.
+        topk: The cutoffs, in the order of the columns of ``per_user``.
+        lists: Recommended item ids ``[U, K]``, best first, 0 = no item.
+        user_ids: Inner user id of each row, long ``[U]``.
+        per_user: Metric name to values ``[U, len(topk)]``, NaN for rows that the metric leaves out.
+        n_items: Number of item ids including the padding id 0.
+        popularity: Item popularity, or None if it was not collected.
+        curves: ``calibration`` and ``lorenz`` curves as plain values.
+        groups: Metrics by user group, by name of the grouping.
+        intervals: ``name@k`` to the (low, high) bounds of its 95 % bootstrap interval.
+        notes: Sentences for the log, such as how many users a metric leaves out.
+    """
+
+    metrics: OrderedDict[str, float]
+    topk: tuple[int, ...] = ()
+    lists: Tensor | None = None
+    user_ids: Tensor | None = None
+    per_user: dict[str, Tensor] = field(default_factory=dict)
+    n_items: int = 0
+    popularity: Popularity | None = None
+    curves: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_users(self) -> int:
+        """Number of evaluated rows."""
+        return 0 if self.user_ids is None else len(self.user_ids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON document: no tensors, None in place of NaN, nothing by user."""
+        return plain(
+            {
+                "metrics": self.metrics,
+                "n_users": self.n_users,
+                "intervals": self.intervals,
+                "groups": self.groups,
+                "curves": self.curves,
+                "notes": self.notes,
+            }
+        )
+
+
+def plain(value: Any) -> Any:
+    """Turn tensors, tuples and NaN inside ``value`` into lists and None, for JSON."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
