@@ -44,5 +44,3 @@ def taste_groups(head_share: Tensor, bounds: tuple[float, float] = (0.2, 0.8)) -
     low, high = (int(n * bound + 0.5) for bound in bounds)
     groups[known] = (rank >= low).long() + (rank >= high).long()
     return groups
-
-

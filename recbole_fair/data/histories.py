@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from recbole_fair.data.interactions import Interactions
+
+Ids = npt.NDArray[np.int64]
+Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,9 @@ class Histories:
         n_items: Number of item ids including the padding id 0.
     """
 
-    indptr: np.ndarray
-    items: np.ndarray
-    times: np.ndarray | None
+    indptr: Ids
+    items: Ids
+    times: Times | None
     n_items: int
 
     @classmethod
@@ -40,9 +44,7 @@ class Histories:
         return cls._build(inter.user, inter.item, inter.time, inter.n_users, inter.n_items)
 
     @classmethod
-    def _build(
-        cls, user: np.ndarray, item: np.ndarray, time: np.ndarray | None, n_users: int, n_items: int
-    ) -> Histories:
+    def _build(cls, user: Ids, item: Ids, time: Times | None, n_users: int, n_items: int) -> Histories:
         # lexsort is stable: equal times keep the order of the file.
         order = np.argsort(user, kind="stable") if time is None else np.lexsort((time, user))
         lengths = np.bincount(user, minlength=n_users)
@@ -55,20 +57,20 @@ class Histories:
         return len(self.indptr) - 1
 
     @property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> Ids:
         """History length of each user id, int64 ``[n_users]``, repeats counted."""
         return np.diff(self.indptr)
 
     @property
-    def users(self) -> np.ndarray:
+    def users(self) -> Ids:
         """User id of each entry of ``items``, int64 ``[n]``."""
         return np.repeat(np.arange(self.n_users), self.lengths)
 
-    def of(self, user: int) -> np.ndarray:
+    def of(self, user: int) -> Ids:
         """Item ids in the history of one user."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
-    def rows(self, users: np.ndarray) -> Histories:
+    def rows(self, users: Ids) -> Histories:
         """Histories of some users, one row for each entry of ``users`` (a user may be named twice).
 
         Args:
@@ -80,7 +82,8 @@ class Histories:
         lengths = self.lengths[users]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         position = np.arange(indptr[-1]) + np.repeat(self.indptr[:-1][users] - indptr[:-1], lengths)
-        return Histories(indptr, self.items[position], None if self.times is None else self.times[position], self.n_items)
+        times = None if self.times is None else self.times[position]
+        return Histories(indptr, self.items[position], times, self.n_items)
 
     def extended(self, inter: Interactions) -> Histories:
         """These histories with more interactions (the validation items, at test time) appended to each user.
@@ -93,6 +96,5 @@ class Histories:
         """
         user = np.concatenate([self.users, inter.user])
         item = np.concatenate([self.items, inter.item])
-        both_timed = self.times is not None and inter.time is not None
-        time = np.concatenate([self.times, inter.time]) if both_timed else None  # type: ignore[list-item]
-        return self._build(user, item, time, self.n_users, self.n_items)
+        times = None if self.times is None or inter.time is None else np.concatenate([self.times, inter.time])
+        return self._build(user, item, times, self.n_users, self.n_items)

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ SEGMENT_NAMES = ("head", "mid", "tail")
 MIN_ITEMS = 20
 
 
-def count_items(items: np.ndarray, n_items: int) -> Tensor:
+def count_items(items: npt.NDArray[np.int64], n_items: int) -> Tensor:
     """Count how often each item occurs.
 
     Args:
@@ -101,7 +102,7 @@ def select_head_tail(
     return torch.from_numpy(head), torch.from_numpy(tail)
 
 
-def _gather_mass(sorted_counts: np.ndarray, mass: float) -> np.ndarray:
+def _gather_mass(sorted_counts: npt.NDArray[np.int64], mass: float) -> npt.NDArray[np.bool_]:
     """Mark the leading items whose predecessors together hold less than ``mass`` interactions."""
     before = np.cumsum(sorted_counts) - sorted_counts
     # A share like .2 of 5 interactions is 1.0000000000000002 in floating point; counts are whole numbers.

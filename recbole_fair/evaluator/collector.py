@@ -127,7 +127,7 @@ class FairCollector(Collector):
         if len(users) != n_rows:
             users = torch.unique_consecutive(users)
             if len(users) != n_rows:
-                raise ValueError(f"{n_rows} rows of scores for {len(users)} users: the rows of a user must be together.")
+                raise ValueError(f"{n_rows} rows of scores for {len(users)} users: a user's rows must be together.")
         return users.to(self.device)
 
     def get_data_struct(self) -> DataStruct:
@@ -168,5 +168,3 @@ class FairCollector(Collector):
             struct["data.count_items"] = Counter(dict(enumerate(self.popularity.counts.tolist())))
         if foreign.need("data.count_users"):
             struct["data.count_users"] = Counter(dict(enumerate(self.histories.lengths.tolist())))
-
-

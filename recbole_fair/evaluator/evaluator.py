@@ -31,7 +31,7 @@ class _FullPrecision:
 
 
 class FairEvaluator(Evaluator):
-    """Computes all metrics of a configuration: ours from one shared set of inputs, RecBole's (GAUC, AUC ...) by RecBole.
+    """Computes all metrics of a configuration: ours from shared inputs, RecBole's (GAUC, AUC ...) by RecBole.
 
     Attributes:
         options: Options of the metrics.

@@ -58,7 +58,8 @@ def inputs_of(struct: Any, options: MetricOptions) -> EvalInputs:
         collected = struct["rec.topk"]
 
         def optional(key: str) -> Any:
-            return struct[key] if key in struct else None
+            # DataStruct.get raises on a missing key.
+            return struct[key] if key in struct else None  # noqa: SIM401
 
         items = struct["rec.items"]
         users = optional("rec.users")
@@ -117,7 +118,7 @@ def register_metrics() -> None:
     """Make our metrics known to RecBole by changing its registries in place; calling it again changes nothing.
 
     Our metrics take the place of RecBole's of the same name (ItemCoverage, GiniIndex, ShannonEntropy,
-    AveragePopularity and TailPercentage, whose values we correct, and the accuracy metrics, whose values are RecBole's).
+    AveragePopularity and TailPercentage, whose values we correct, and the accuracy metrics, with RecBole's values).
     """
     from recbole.evaluator import register
 

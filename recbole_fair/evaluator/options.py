@@ -115,7 +115,7 @@ def _names(value: Any) -> tuple[str, ...]:
 def _min_counts(value: Any) -> tuple[int, ...]:
     counts = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not counts or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in counts):
-        raise FairError(f"coverage_min_count={value!r} is not allowed: give a whole number from 1 on, or a list of them.")
+        raise FairError(f"coverage_min_count={value!r} is not allowed: give whole numbers from 1 on.")
     return tuple(dict.fromkeys(counts))
 
 
@@ -154,7 +154,7 @@ def _one_of(key: str, *choices: str) -> Any:
 def _groupings(value: Any) -> tuple[Grouping, ...]:
     if not isinstance(value, Mapping):
         raise FairError(
-            f"group_metrics={value!r} is not allowed: give a mapping such as {{mainstream: {{metrics: [NDCG], bins: 5}}}}."
+            f"group_metrics={value!r} is not allowed: give a mapping as in {{mainstream: {{metrics: [NDCG]}}}}."
         )
     return tuple(_grouping(str(name), spec) for name, spec in value.items())
 
@@ -165,7 +165,7 @@ def _grouping(name: str, spec: Any) -> Grouping:
         raise FairError(f"{where}={spec!r} is not allowed: it must name its metrics, as in {{metrics: [NDCG]}}.")
     unknown = set(spec) - {"metrics", "bins", "thresholds"}
     if unknown:
-        raise FairError(f"{where} has the unknown key {sorted(unknown)[0]!r}: allowed are metrics, bins and thresholds.")
+        raise FairError(f"{where} has the unknown key {min(unknown)!r}: allowed are metrics, bins, thresholds.")
     bins, thresholds = spec.get("bins"), spec.get("thresholds")
     if bins is not None and (isinstance(bins, bool) or not isinstance(bins, int) or bins < 2):
         raise FairError(f"{where}.bins={bins!r} is not allowed: it must be a whole number from 2 on.")

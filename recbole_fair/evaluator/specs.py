@@ -51,7 +51,7 @@ class PerUser:
             result = (drawn @ weighted) / (drawn @ weights)
         else:
             means = []
-            for stratum in self.strata.unique():
+            for stratum in torch.unique(self.strata):
                 if stratum >= 0:
                     rows = self.strata == stratum
                     means.append((drawn[:, rows] @ weighted[rows]) / (drawn[:, rows] @ weights[rows]))
@@ -166,13 +166,14 @@ def _plain(function: Callable[[Tensor], Tensor]) -> Callable[[MetricOptions], Ma
 
 def _coverage(options: MetricOptions) -> Mapping[str, Callable[[Tensor], Tensor]]:
     return {
-        "" if count == 1 else f"_min{count}": partial(f.coverage, min_count=count) for count in options.coverage_min_count
+        "" if count == 1 else f"_min{count}": partial(f.coverage, min_count=count)
+        for count in options.coverage_min_count
     }
 
 
 _SEGMENT_NOTE = (
-    "Segments: segment_head_share and segment_tail_share (20 % each) of training interactions (segment_by); unseen items "
-    "are tail, ties by ascending id."
+    "Segments: segment_head_share and segment_tail_share (20 % each) of training interactions (segment_by); unseen "
+    "items are tail, ties by ascending id."
 )
 _HISTORY_NOTE = "History: all training interactions with repeats; users without a history or list are left out."
 
@@ -202,8 +203,8 @@ _RANKING = (
 
 SPECS: tuple[MetricSpec, ...] = (
     *(
-        MetricSpec(name, formula, "As RecBole. Users without held-out items are left out.", 0, 1, per_user=_ranking(function))
-        for name, formula, function in _RANKING
+        MetricSpec(name, formula, "As RecBole. Users without held-out items are left out.", 0, 1, per_user=_ranking(fn))
+        for name, formula, fn in _RANKING
     ),
     _segment_ndcg("NDCGHead", HEAD),
     _segment_ndcg("NDCGMid", MID),
@@ -311,9 +312,7 @@ SPECS: tuple[MetricSpec, ...] = (
         to_zero=True,
         needs=frozenset({POPULARITY, HISTORY}),
         per_user=lambda x: PerUser(
-            f.log_popularity_difference(
-                x.known_popularity.log_counts.to(x.items.device), x.items, *x.history, x.topk
-            )
+            f.log_popularity_difference(x.known_popularity.log_counts.to(x.items.device), x.items, *x.history, x.topk)
         ),
     ),
     MetricSpec(

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from recbole_fair.evaluator.functional.alignment import row_ids
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
 
 
 def calibration_shares(
@@ -20,8 +24,8 @@ def calibration_shares(
 ) -> Tensor:
     r"""Share of the history at or below each popularity quantile of the list (tau-hat, SPREE Eq. 1).
 
-    The quantile at level tau of a list of n items is the order statistic ``ceil(tau n)`` (numpy's ``inverted_cdf``), the
-    least popular item for tau = 0. Items as popular as the quantile count as below it.
+    The quantile at level tau of a list of n items is the order statistic ``ceil(tau n)`` (numpy's ``inverted_cdf``),
+    the least popular item for tau = 0. Items as popular as the quantile count as below it.
 
     Args:
         counts: Popularity of each item id, long ``[n_items]``.
@@ -49,8 +53,8 @@ def calibration_shares(
         n = shown.sum(1, keepdim=True)
         # 0.1 * 30 is 3.0000000000000004 in floating point: the tolerance keeps the order statistic the third.
         place = ((tau * n - 1e-9).ceil().long() - 1).clamp(min=0)
-        below = torch.searchsorted(keys, rows * stride + ordered.gather(1, place), right=True) - indptr[:-1].unsqueeze(1)
-        result.append((below / lengths).masked_fill(n == 0, float("nan")))
+        at_most = torch.searchsorted(keys, rows * stride + ordered.gather(1, place), right=True)
+        result.append(((at_most - indptr[:-1].unsqueeze(1)) / lengths).masked_fill(n == 0, float("nan")))
     return torch.stack(result, dim=1)
 
 
@@ -71,7 +75,7 @@ def popularity_calibration_error(shares: Tensor, levels: Sequence[float], normal
     return squared.mean(-1) if normalised else squared.sum(-1)
 
 
-def group_distribution(items: np.ndarray, rows: np.ndarray, n_rows: int, groups: sparse.csr_matrix) -> np.ndarray:
+def group_distribution(items: Ids, rows: Ids, n_rows: int, groups: sparse.csr_matrix) -> Floats:
     """Distribution over item groups of some bags of items.
 
     Args:
@@ -89,7 +93,7 @@ def group_distribution(items: np.ndarray, rows: np.ndarray, n_rows: int, groups:
         return mass / mass.sum(1, keepdims=True)
 
 
-def smoothed_kl(p: np.ndarray, q: np.ndarray, smoothing: float = 0.01) -> np.ndarray:
+def smoothed_kl(p: Floats, q: Floats, smoothing: float = 0.01) -> Floats:
     """``sum_g p ln(p / ((1 - a) q + a p))`` over the groups with p > 0, in nats. Source: Steck 2018.
 
     Args:
@@ -135,8 +139,8 @@ def group_calibration(
     for start in range(0, len(lists), step):
         part = lists[start : start + step]
         n = len(part)
-        lengths = np.diff(bounds[start : start + n + 1])
-        consumed = group_distribution(past[bounds[start] : bounds[start + n]], np.repeat(np.arange(n), lengths), n, groups)
+        owner = np.repeat(np.arange(n), np.diff(bounds[start : start + n + 1]))
+        consumed = group_distribution(past[bounds[start] : bounds[start + n]], owner, n, groups)
         for j, k in enumerate(topk):
             row, column = np.nonzero(part[:, :k])
             shown = group_distribution(part[row, column], row, n, groups)

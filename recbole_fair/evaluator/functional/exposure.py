@@ -50,7 +50,7 @@ def aggregate_diversity(counts: Tensor) -> Tensor:
 
 
 def gini(counts: Tensor) -> Tensor:
-    """Gini index ``sum_i (2 i - n - 1) c_(i) / (n sum c)`` with c ascending. Range [0, 1 - 1/n]; 0 if nothing is shown."""
+    """Gini index ``sum_i (2 i - n - 1) c_(i) / (n sum c)`` with c ascending. Range [0, 1 - 1/n]; 0 if all is 0."""
     n = counts.shape[-1]
     ordered = counts.double().sort(-1).values
     weights = 2 * torch.arange(1, n + 1, device=counts.device, dtype=torch.double) - n - 1
