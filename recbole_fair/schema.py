@@ -134,6 +134,29 @@ KEYS: dict[str, Key] = {
     "mask_seen": Key(
         "str", choices=("auto", "none", "train", "all"), what="which items of a user's past are left out of the lists"
     ),
+    # Metrics.
+    "coverage_min_count": Key("int", low=1, many=True, what="lists that must hold an item for it to count as covered"),
+    "segment_head_share": Key(
+        "float", low=0, high=1, open_low=True, open_high=True, what="share of head items in segment metrics"
+    ),
+    "segment_tail_share": Key(
+        "float", low=0, high=1, open_low=True, open_high=True, what="share of tail items in segment metrics"
+    ),
+    "segment_by": Key("str", choices=("interactions", "items"), what="what the segment shares are shares of"),
+    "upd_base": Key("float|str", low=1, open_low=True, choices=("e",), what="base of UPD's logarithm"),
+    "upd_over": Key("str", choices=("users", "groups"), what="what UPD is averaged over: users or three taste groups"),
+    "upd_smoothing": Key("float", low=0, what="added to the shares that UPD compares"),
+    "pce_levels": Key("int|list", low=2, what="quantile levels of PCE: how many from 0 to 1, or a rising list"),
+    "group_field": Key("str", optional=True, what="item column with the item groups of CKL and drift (genre)"),
+    "ckl_smoothing": Key("float", low=0, high=1, open_low=True, what="Steck's smoothing in CKL and drift"),
+    "group_metrics": Key("dict", optional=True, what="metrics by user group"),
+    "bootstrap": Key("int", low=0, what="resamples of users for 95 % intervals, 0 for none"),
+    "metric_history": Key("str", choices=("train", "train_valid"), what="what counts as history when testing"),
+    "valid_constraint": Key(
+        "str", optional=True, many=True, what="bound that a validation metric must keep, such as 'GiniIndex@10 <= 0.8'"
+    ),
+    "per_user_file": Key("str", optional=True, what="path of the CSV of metrics by user"),
+    "per_item_file": Key("str", optional=True, what="path of the CSV of exposure by item"),
 }
 
 _POSITIVE_INT = Key("int", low=1)
