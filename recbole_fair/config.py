@@ -9,10 +9,8 @@ environment and the module globals of RecBole alone.
 from __future__ import annotations
 
 import copy
-import enum
 import logging
-import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 from recbole_fair import protocol
+from recbole_fair.checkpoint import plain_config
 from recbole_fair.errors import FairError
 from recbole_fair.properties_files import FairLoader, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
@@ -206,9 +205,9 @@ class FairConfig(Config):
     # -- what others ask of a configuration ----------------------------------------------------------------------
 
     def differences(self) -> dict[str, Any]:
-        """The user's settings that differ from the defaults, as plain values."""
+        """The user's settings that differ from the defaults."""
         return {
-            key: plain(value)
+            key: value
             for key, value in self.user_settings.items()
             if key not in self.fair_defaults or value != self.fair_defaults[key]
         }
@@ -220,7 +219,7 @@ class FairConfig(Config):
         (device, model type, ...) is left out, and ``data_path`` is the folder above the data set's.
         """
         skipped = COMPUTED_KEYS | {"local_rank", "valid_metric_bigger"}
-        kept = {key: plain(value) for key, value in self.final_config_dict.items() if key not in skipped}
+        kept = {key: value for key, value in plain_config(self).items() if key not in skipped}
         kept["data_path"] = str(self._data_root)
         return kept
 
@@ -230,30 +229,6 @@ class FairConfig(Config):
         memo[id(self)] = twin
         twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return twin
-
-
-def plain(value: Any) -> Any:
-    """``value`` with enums as their names and everything else that JSON lacks as text.
-
-    Args:
-        value: a setting.
-
-    Returns:
-        None, bool, int, float, str, or lists and dicts of these.
-    """
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Iterable):
-        return [plain(item) for item in value]
-    return str(value)
 
 
 def _register_metrics() -> None:

@@ -1,0 +1,200 @@
+"""The commands: ``recbole-fair run | evaluate | doctor``.
+
+Settings are given as ``--key=value`` or ``--key value``; values are read as YAML and never evaluated. A user's mistake
+is one sentence on standard error and exit code 2; an interruption ends with exit code 130.
+
+Nothing of RecBole is imported before a command needs it: ``doctor`` must work where RecBole does not.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from recbole_fair import __version__
+from recbole_fair.errors import FairError
+from recbole_fair.properties_files import find_config_file, parse_value, read_yaml
+from recbole_fair.recbole_keys import RECBOLE_KEYS
+
+_EXIT_MISTAKE = 2
+_EXIT_INTERRUPTED = 130
+_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
+
+_EXAMPLES = """\b
+Examples:
+  recbole-fair run --model=PopSteerSASRec --dataset=ml-100k
+  recbole-fair run -m BPR -d ml-100k --metrics="['NDCG','GiniIndex']"
+  recbole-fair evaluate saved/checkpoint.pth --alpha_pop=3
+  recbole-fair doctor
+"""
+_RUN_EXAMPLES = """\b
+Examples:
+  run -m PopSteerSASRec -d ml-100k --result_file=out.json
+  run -m PopSteerSASRec -d ml-1m --data_path=data --alpha_pop=3 --alpha_unpop=3
+  run -m GRU4Rec -d ml-100k --learning_rate=1e-3 --topk="[5,10]"
+  run -m PopSteerSASRec -d ml-100k --resume=saved/checkpoint.pth
+  run -c "base.yaml mine.yaml" --epochs 20
+"""
+_EVALUATE_EXAMPLES = """\b
+Examples:
+  evaluate saved/checkpoint.pth
+  evaluate saved/checkpoint.pth --alpha_pop=3 --topk="[10,50]" --result_file=out.json
+"""
+
+
+class _DefaultToRun(click.Group):
+    """A group in which options without a command mean ``run``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front when the first word is an option of a run."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DefaultToRun, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="recbole-fair", message="%(prog)s %(version)s")
+def cli() -> None:
+    """See and change who gets exposed and who is served by RecBole's recommenders.
+
+    `recbole-fair --model=...` without a command is `recbole-fair run --model=...`.
+    """
+
+
+@cli.command(context_settings=_SETTINGS, epilog=_RUN_EXAMPLES)
+@click.option("-m", "--model", help="Name of a model of recbole_fair or RecBole, such as PopSteerSASRec or BPR.")
+@click.option("-d", "--dataset", help="Name of the data set: its folder and its files below --data_path.")
+@click.option(
+    "-c",
+    "--config_files",
+    "--config-files",
+    multiple=True,
+    help="YAML files, later ones win: -c 'a.yaml b.yaml'. Presets: paper/popsteer-ml-1m.yaml.",
+)
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Train a model, evaluate it, and report accuracy and exposure.
+
+    Every key of RecBole and of recbole_fair is an option: --key=value or --key value, read as YAML.
+    """
+    config_dict = read_settings(settings)
+    files = [name for group in config_files for name in group.split()]
+    note = _LastCheckpoint(config_dict, files)
+    try:
+        from recbole_fair.quick_start import run_recbole_fair
+
+        run_recbole_fair(model=model, dataset=dataset, config_file_list=files, config_dict=config_dict)
+    except KeyboardInterrupt:
+        _interrupted(note)
+
+
+@cli.command(context_settings=_SETTINGS, epilog=_EVALUATE_EXAMPLES)
+@click.argument("path", metavar="CHECKPOINT")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def evaluate(path: str, settings: tuple[str, ...]) -> None:
+    """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
+    config_dict = read_settings(settings)
+    try:
+        from recbole_fair.quick_start import evaluate_checkpoint
+
+        evaluate_checkpoint(path, config_dict)
+    except KeyboardInterrupt:
+        _interrupted(None)
+
+
+@cli.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--no-run", is_flag=True, help="Only look at versions; leave out the short real run.")
+def doctor(no_run: bool) -> None:
+    """Name what on this machine would break RecBole, with the cure, and prove health by a short real run."""
+    from recbole_fair.doctor import examine
+
+    sys.exit(0 if examine(click.echo, real_run=not no_run) else 1)
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``--key=value`` and ``--key value`` words.
+
+    Args:
+        words: the words of the command line that no option took.
+
+    Returns:
+        Keys and values, values read as YAML. A dash inside a key is an underscore.
+
+    Raises:
+        FairError: for a word that is no setting, a key without a value, or a key given twice with different values.
+    """
+    settings: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise FairError(f"'{word}' is not a setting; write --key=value.")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise FairError(f"--{key} needs a value: write --{key}=VALUE (true or false for a switch).")
+            text = rest.pop(0)
+        key = key if key in RECBOLE_KEYS else key.replace("-", "_")
+        value = parse_value(key, text)
+        if key in settings and settings[key] != value:
+            raise FairError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}.")
+        settings[key] = value
+    return settings
+
+
+class _LastCheckpoint:
+    """Finds the newest checkpoint that this process wrote."""
+
+    def __init__(self, config_dict: dict[str, Any], files: Sequence[str]) -> None:
+        self._settings = config_dict
+        self._files = files
+        self._started = time.time()
+
+    def path(self) -> Path | None:
+        """The newest file in the checkpoint folder that is younger than this object, or None."""
+        settings: dict[str, Any] = {}
+        for name in self._files:
+            settings.update(read_yaml(find_config_file(name)))
+        settings.update(self._settings)
+        folder = Path(str(settings.get("checkpoint_dir") or "saved"))
+        found = [file for file in folder.glob("*.pt*") if file.is_file() and file.stat().st_mtime >= self._started]
+        return max(found, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
+    try:
+        path = note.path() if note is not None else None
+    except (FairError, OSError):
+        path = None
+    where = f"the last checkpoint is {path}; go on with --resume={path}" if path else "no checkpoint was written yet"
+    click.echo("Interrupted" + (f": {where}." if note is not None else "."), err=True)
+    sys.exit(_EXIT_INTERRUPTED)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Args:
+        args: the words after the program's name; those of the process when left out.
+    """
+    try:
+        cli.main(args=None if args is None else list(args), prog_name="recbole-fair", standalone_mode=False)
+    except FairError as error:
+        click.echo(f"recbole-fair: {error}", err=True)
+        sys.exit(_EXIT_MISTAKE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_EXIT_MISTAKE)
+    except click.Abort:  # click's name for an interruption outside a run
+        click.echo("Interrupted.", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

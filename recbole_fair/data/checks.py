@@ -1,0 +1,106 @@
+"""The loaded data set, looked at before training: enough of everything, and nothing repeated unnoticed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from recbole.utils import EvaluatorType
+
+from recbole_fair.errors import FairError
+
+IntArray = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+_FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
+_EMPTY = ("feat is empty", "No feat", "at least one array")
+
+
+@contextmanager
+def filtering_errors(config: Any) -> Iterator[None]:
+    """Turn RecBole's error about data that filtering has emptied into a sentence; wraps the loading of a data set.
+
+    Args:
+        config: the settings, for the filters in use.
+
+    Raises:
+        FairError: when nothing is left.
+    """
+    try:
+        yield
+    except FairError:
+        raise
+    except ValueError as error:
+        if not any(text in str(error) for text in _EMPTY):
+            raise
+        raise FairError(_nothing_left(config)) from error
+
+
+def check_dataset(config: Any, dataset: Any) -> None:
+    """Check a loaded data set before it is split.
+
+    Args:
+        config: the settings.
+        dataset: RecBole's data set, before or after ``build``.
+
+    Raises:
+        FairError: when no interaction is left, when no user has enough interactions to be tested, or when the
+            catalogue is shorter than the recommended lists.
+    """
+    users = np.asarray(dataset.inter_feat[config["USER_ID_FIELD"]])
+    items = np.asarray(dataset.inter_feat[config["ITEM_ID_FIELD"]])
+    if len(users) == 0:
+        raise FairError(_nothing_left(config))
+    n_items = int(dataset.item_num) - 1  # without the padding item
+    longest = max(config["topk"])
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items:
+        raise FairError(f"topk={longest} is longer than the catalogue: only {n_items} items are left in the data.")
+    _check_histories(config, users)
+    if not config["repeatable"]:
+        _warn_of_repeats(config, users, items)
+
+
+def _check_histories(config: Any, users: IntArray) -> None:
+    """Each user needs an interaction to learn from and one to be tested on, where the split goes by user."""
+    eval_args = config["eval_args"]
+    if config["benchmark_filename"] or eval_args["group_by"] != "user":
+        return
+    lengths = np.unique(users, return_counts=True)[1]
+    split = eval_args["split"]
+    parts = sum(share > 0 for share in split["RS"]) if "RS" in split else 1 + len(split["LS"].split("_and_"))
+    short = int((lengths < parts).sum())
+    if parts > 1 and short == len(lengths):
+        raise FairError(
+            f"eval_args: the longest history has {lengths.max()} interaction(s); the split {split} needs "
+            f"users with at least {parts}."
+        )
+    if short:
+        logger.warning(
+            "%d of %d users have fewer than %d interactions and are missing from training, validation or test.",
+            short,
+            len(lengths),
+            parts,
+        )
+
+
+def _warn_of_repeats(config: Any, users: IntArray, items: IntArray) -> None:
+    """A pair in both training and test is an answer given away."""
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    repeated = len(pairs) - len(np.unique(pairs))
+    if repeated:
+        logger.warning(
+            "%d of %d interactions repeat an earlier user-item pair, so that a pair may be in training and in test; "
+            "rm_dup_inter: first keeps the first of each.",
+            repeated,
+            len(pairs),
+        )
+
+
+def _nothing_left(config: Any) -> str:
+    used = ", ".join(f"{key}={config[key]}" for key in _FILTERS if config[key] not in (None, "[0,inf)"))
+    return f"dataset={config['dataset']!r}: no interaction is left after filtering ({used or 'no filter is set'})."
