@@ -129,6 +129,9 @@ KEYS: dict[str, Key] = {
     "neurons_file": Key("str", optional=True, what="path of the CSV neuron table (PopSteer)"),
     "base_model_file": Key("str", optional=True, what="checkpoint of the base model of a post-hoc method"),
     "resume": Key("str", optional=True, what="checkpoint of an interrupted run to go on from"),
+    # SASRec.
+    "train_positions": Key("str", choices=("all", "last"), what="windows with many targets, or RecBole's prefixes"),
+    "window_stride": Key("int", low=1, optional=True, what="targets a training window"),
     # Evaluation.
     "eval_memory_mb": Key("int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes"),
     "mask_seen": Key(

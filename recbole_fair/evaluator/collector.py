@@ -49,10 +49,11 @@ class FairCollector(Collector):
         self.groups: Any = None
         self._dataset: Any = None
         self._later: Any = None
+        self._n_items = 0
         self._clear()
 
     def _clear(self) -> None:
-        self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
     def data_collect(self, train_data: Any) -> None:
         """Take popularity and histories from the training split; a second call with the same split does nothing.
@@ -100,6 +101,7 @@ class FairCollector(Collector):
         if not self.ranking:
             return
         n_rows, n_items = scores_tensor.shape
+        self._n_items = n_items
         device, kmax = scores_tensor.device, self.options.kmax
         values, items = torch.topk(scores_tensor, min(kmax, n_items), dim=-1)
         if bool(values[:, 0].isnan().any()):
@@ -108,6 +110,7 @@ class FairCollector(Collector):
         items = items.masked_fill(values == -math.inf, 0)
         if items.shape[1] < kmax:
             items = torch.nn.functional.pad(items, (0, kmax - items.shape[1]))
+            values = torch.nn.functional.pad(values, (0, kmax - values.shape[1]), value=-math.inf)
         rows = torch.arange(n_rows, device=device).unsqueeze(1)
         assert positive_u is not None
         assert positive_i is not None
@@ -120,7 +123,7 @@ class FairCollector(Collector):
         else:
             hits = torch.zeros_like(items, dtype=torch.bool)
         n_positives = torch.bincount(keys.div(n_items, rounding_mode="floor"), minlength=n_rows)
-        self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows)))
+        self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows), values))
 
     def _users(self, interaction: Any, n_rows: int) -> Tensor:
         users = interaction[self.config["USER_ID_FIELD"]].to(torch.long)
@@ -135,8 +138,8 @@ class FairCollector(Collector):
 
         Returns:
             RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
-            number of held-out items), ``rec.users``, ``rec.positives`` (row bounds and items), ``data.num_items``,
-            ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, and RecBole's own entries.
+            number of held-out items), ``rec.users``, ``rec.values`` (the items' scores), ``rec.positives`` (row bounds and items),
+            ``data.num_items``, ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, and RecBole's own entries.
         """
         struct = DataStruct()
         for key in _RECBOLE_COLLECTS:
@@ -144,11 +147,15 @@ class FairCollector(Collector):
                 struct[key] = self.data_struct[key].cpu()
                 del self.data_struct[key]
         if self._batches:
-            items, hits, n_positives, held_out, users = (torch.cat(p).cpu() for p in zip(*self._batches, strict=True))
+            items, hits, n_positives, held_out, users, values = (
+                torch.cat(p).cpu() for p in zip(*self._batches, strict=True)
+            )
             self._clear()
             struct["rec.items"] = items
             struct["rec.topk"] = torch.cat([hits.long(), n_positives.unsqueeze(1)], dim=1)
             struct["rec.users"] = users
+            struct["rec.values"] = values
+            struct["data.num_items"] = self._n_items
             struct["rec.positives"] = torch.cat([n_positives.new_zeros(1), n_positives.cumsum(0)]), held_out
         self._add_training_data(struct)
         return struct
@@ -156,7 +163,6 @@ class FairCollector(Collector):
     def _add_training_data(self, struct: DataStruct) -> None:
         if self.popularity is None or self.histories is None:
             return
-        struct["data.num_items"] = self.popularity.n_items
         struct["data.num_users"] = self.histories.n_users
         struct["data.popularity"] = self.popularity
         struct["data.histories"] = self.histories if self._later is None else self.histories.extended(self._later)

@@ -84,6 +84,7 @@ class FairEvaluator(Evaluator):
             metrics=values,
             topk=inputs.topk,
             lists=inputs.items,
+            scores=struct["rec.values"],
             user_ids=inputs.users,
             per_user={name: by_user.values for name, by_user in per_user.items()},
             n_items=inputs.n_items,

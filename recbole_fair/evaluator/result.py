@@ -20,6 +20,7 @@ class EvaluationResult:
         metrics: ``name@k`` to value, full precision; NaN where no user has a value.
         topk: The cutoffs, in the order of the columns of ``per_user``.
         lists: Recommended item ids ``[U, K]``, best first, 0 = no item.
+        scores: Their scores ``[U, K]``, -inf where there is no item.
         user_ids: Inner user id of each row, long ``[U]``.
         per_user: Metric name to values ``[U, len(topk)]``, NaN for rows that the metric leaves out.
         n_items: Number of item ids including the padding id 0.
@@ -33,6 +34,7 @@ class EvaluationResult:
     metrics: OrderedDict[str, float]
     topk: tuple[int, ...] = ()
     lists: Tensor | None = None
+    scores: Tensor | None = None
     user_ids: Tensor | None = None
     per_user: dict[str, Tensor] = field(default_factory=dict)
     n_items: int = 0

@@ -30,6 +30,9 @@ class SASRec(RecBoleSASRec):
     ``S`` inputs of each window, 0 where there is no loss.
     """
 
+    reads_windows = True
+    sequence_fields: tuple[str, ...] = ()  # it reads no list but that of the items
+
     def __init__(self, config: Any, dataset: Any) -> None:
         if config["hidden_size"] % config["n_heads"] != 0:
             raise FairError(

@@ -1,0 +1,99 @@
+"""From a configuration to data sets and loaders: ours where they are quicker, RecBole's otherwise."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from recbole.data.dataset import Dataset, KnowledgeBasedDataset
+from recbole.data.utils import create_samplers, get_dataloader
+from recbole.sampler import KGSampler
+from recbole.utils import ModelType
+
+from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
+
+# FEARec reads the padded lists of the whole training set at once.
+_NEEDS_PADDED_LISTS = ("FEARec",)
+_COPIES = 4  # of a score matrix that masking, top-k and the model's own work hold at the same time
+_FLOAT = 4
+
+
+def create_dataset(config: Any) -> Any:
+    """The data set of a configuration.
+
+    RecBole's special data sets (``<Model>Dataset``) stay as they are; sequential models get
+    :class:`~recbole_fair.data.sequences.FairSequentialDataset`. Nothing is read from pickled files.
+    """
+    module = importlib.import_module("recbole.data.dataset")
+    special = getattr(module, f"{config['model']}Dataset", None)
+    if special is not None:
+        return special(config)
+    kind = config["MODEL_TYPE"]
+    if kind == ModelType.KNOWLEDGE:
+        return KnowledgeBasedDataset(config)
+    if kind != ModelType.SEQUENTIAL:
+        return Dataset(config)
+    if config["benchmark_filename"] is not None or config["model"] in _NEEDS_PADDED_LISTS:
+        return module.SequentialDataset(config)
+    return FairSequentialDataset(config)
+
+
+def users_per_batch(config: Any, n_items: int) -> int:
+    """Users that one batch of full ranking may hold within ``eval_memory_mb``.
+
+    Counted are the score matrix with its working copies, for sequential models the encoder's activations, and for
+    context models, which RecBole scores pair by pair, the repeated rows and their embeddings.
+    """
+    budget = int(config["eval_memory_mb"] or 256) * 2**20
+    size = int(config["hidden_size"] or config["embedding_size"] or 64)
+    per_user = n_items * _FLOAT * _COPIES
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        per_user += int(config["MAX_ITEM_LIST_LENGTH"]) * size * _FLOAT * 16
+    elif config["MODEL_TYPE"] == ModelType.CONTEXT and not hasattr(config["model_class"], "ranks_all_items"):
+        per_user += n_items * (64 + 16 * size) * _FLOAT
+    return max(1, budget // per_user)
+
+
+def trains_on_windows(config: Any) -> bool:
+    """Whether the model (or its base model) learns from windows, all positions at once."""
+    model_class = config["model_class"]
+    base = getattr(model_class, "base_class", None) or model_class
+    return config["train_positions"] == "all" and bool(getattr(base, "reads_windows", False))
+
+
+def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Split a data set and make the loaders of training, validation and test.
+
+    Full ranking takes as many users a batch as ``eval_memory_mb`` allows unless the user set ``eval_batch_size``,
+    whose unit is RecBole's: users for sequential models, user-item pairs for the others.
+
+    Args:
+        config: the configuration.
+        dataset: what :func:`create_dataset` made; it is used up.
+
+    Returns:
+        Training, validation and test loader; the last two are None where the split leaves them empty.
+    """
+    splits = dataset.build()
+    samplers = create_samplers(config, dataset, splits)
+    if trains_on_windows(config):
+        train: Any = WindowLoader(config, splits[0], shuffle=config["shuffle"])
+    else:
+        extra = []
+        if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+            args = config["train_neg_sample_args"]
+            extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
+        train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
+    asked = config["eval_batch_size"]
+    evaluations = []
+    for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:], strict=True):
+        if len(split) == 0:
+            evaluations.append(None)
+            continue
+        if config["eval_args"]["mode"][phase] == "full" and "eval_batch_size" not in config.user_settings:
+            users = users_per_batch(config, dataset.item_num)
+            sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+            config["eval_batch_size"] = users if sequential else users * dataset.item_num
+        evaluations.append(get_dataloader(config, phase)(config, split, sampler, shuffle=False))
+        config["eval_batch_size"] = asked
+    return train, evaluations[0], evaluations[1]

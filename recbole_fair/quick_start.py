@@ -1,0 +1,264 @@
+"""Run a model from configuration to result, load it again, evaluate it again: RecBole's entry points under our name."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_logger, init_seed
+
+from recbole_fair.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.config import FairConfig
+from recbole_fair.data.checks import check_dataset, filtering_errors
+from recbole_fair.data.files import ensure_atomic_files
+from recbole_fair.data.interactions import data_fingerprint
+from recbole_fair.data.prepare import create_dataset, data_preparation
+from recbole_fair.errors import FairError
+from recbole_fair.outputs import (
+    changed_settings,
+    check_writable,
+    versions,
+    write_recommendations,
+    write_result,
+)
+from recbole_fair.recbole_keys import COMPUTED_KEYS
+from recbole_fair.registry import get_trainer
+from recbole_fair.report.summary import metrics_table
+
+logger = logging.getLogger(__name__)
+
+_FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
+# What may differ between the run that wrote a checkpoint and the one that reads it.
+_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *_FILE_KEYS)
+
+
+class _Stages:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def run_recbole_fair(
+    model: str | type[Any] | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """Train a model, evaluate it on test and write the files that the configuration asks for.
+
+    Args:
+        model: a model's name (ours, then RecBole's) or class.
+        dataset: the data set's name.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings; they win over the files.
+        saved: whether to write a checkpoint into ``checkpoint_dir``.
+
+    Returns:
+        The result document: RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
+        ``test_result``; for post-hoc models ``base_test_result`` and ``variants``; ``model``, ``dataset``, ``seed``,
+        ``config`` (what differs from the defaults), ``mask_seen``, ``popularity``, ``timings``, ``versions``,
+        ``checkpoint``.
+
+    Raises:
+        FairError: for anything that the user can mend.
+    """
+    stages = _Stages()
+    config = FairConfig(model, dataset, config_file_list, config_dict)
+    check_writable(config, _FILE_KEYS)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger.info(config)
+    with stages("data"):
+        loaders = _load_data(config)
+    train_data, valid_data, test_data = loaders
+    init_seed(config["seed"], config["reproducibility"])
+    net = config.model_class(config, train_data._dataset).to(config["device"])
+    logger.info(net)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+    shown = bool(config["show_progress"]) and sys.stderr.isatty()
+    with stages("training"):
+        best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=shown)
+    trainer.load_best()
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "best_valid_score": best_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_result,
+        **_evaluate(config, trainer, test_data, stages, shown),
+        "checkpoint": str(trainer.saved_model_file) if saved else None,
+    }
+    return _finish(config, trainer, result, stages)
+
+
+def load_data_and_model(
+    model_file: str | Path, config_dict: Mapping[str, Any] | None = None, model: type[Any] | None = None
+) -> tuple[FairConfig, Any, Any, Any, Any, Any]:
+    """Load a checkpoint with its data: RecBole's function of this name, for our models and RecBole's.
+
+    Args:
+        model_file: a checkpoint written by recbole_fair.
+        config_dict: settings to change, such as strengths that apply at scoring time or ``data_path``.
+        model: the class, for a model that is neither ours nor RecBole's.
+
+    Returns:
+        Configuration, model in evaluation mode, data set, training, validation and test loader.
+
+    Raises:
+        FairError: for a file that cannot be used, or data that are not those of the checkpoint.
+    """
+    content = load_checkpoint(model_file)
+    config = _config_of(content, config_dict, model)
+    init_seed(config["seed"], config["reproducibility"])
+    loaders = _load_data(config)
+    found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
+    if content["fingerprint"] is not None and found != content["fingerprint"]:
+        raise FairError(
+            f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
+            "use the same files, filters and eval_args."
+        )
+    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    net.load_state_dict(content["state_dict"])
+    net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+    net.eval()
+    return config, net, loaders[0]._dataset, *loaders
+
+
+def evaluate_checkpoint(
+    model_file: str | Path, config_dict: Mapping[str, Any] | None = None, model: type[Any] | None = None
+) -> dict[str, Any]:
+    """Evaluate a checkpoint on test, with changed metrics, masks or strengths if wanted, without training.
+
+    Args:
+        model_file: a checkpoint written by recbole_fair.
+        config_dict: settings to change.
+        model: the class, for a model that is neither ours nor RecBole's.
+
+    Returns:
+        The result document without RecBole's validation keys.
+
+    Raises:
+        FairError: for a file that cannot be used or settings that do not fit it.
+    """
+    stages = _Stages()
+    with stages("data"):
+        config, net, _, *loaders = load_data_and_model(model_file, config_dict, model)
+    check_writable(config, _FILE_KEYS)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    shown = bool(config["show_progress"]) and sys.stderr.isatty()
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        **_evaluate(config, trainer, loaders[2], stages, shown),
+        "checkpoint": str(model_file),
+    }
+    return _finish(config, trainer, result, stages)
+
+
+def objective_function(
+    config_dict: Mapping[str, Any] | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """Train with these settings for a hyper-parameter search, which has to choose by ``best_valid_score``.
+
+    Returns:
+        ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``.
+    """
+    result = run_recbole_fair(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
+    keys = ("model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
+    return {key: result[key] for key in keys}
+
+
+def _load_data(config: FairConfig) -> tuple[Any, Any, Any]:
+    ensure_atomic_files(config)
+    with filtering_errors(config):
+        dataset = create_dataset(config)
+    check_dataset(config, dataset)
+    logger.info(dataset)
+    return data_preparation(config, dataset)
+
+
+def _config_of(content: Mapping[str, Any], changes: Mapping[str, Any] | None, model: type[Any] | None) -> FairConfig:
+    """The configuration that wrote a checkpoint, with some settings changed."""
+    changes = dict(changes or {})
+    for fixed in ("model", "dataset"):
+        if changes.pop(fixed, content[fixed]) != content[fixed]:
+            raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
+    settings = {**content["user_settings"], **changes}
+    for key in _FILE_KEYS:
+        if key not in changes:
+            settings.pop(key, None)
+    settings.pop("resume", None)
+    config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
+    # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
+    for key, value in content["config"].items():
+        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
+            config[key] = value
+    return config
+
+
+def _evaluate(config: FairConfig, trainer: Any, test_data: Any, stages: _Stages, shown: bool) -> dict[str, Any]:
+    """Test the model, a post-hoc model in each of its variants; write the lists that the configuration asks for."""
+    found: dict[str, Any] = {"test_result": None}
+    if test_data is None:
+        return found
+    with stages("evaluation"):
+        if hasattr(trainer, "evaluate_variants"):
+            results = trainer.evaluate_variants(test_data, shown)
+            found["base_test_result"] = dict(results["base"].metrics)
+            found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
+            final = results[trainer.final_variant]
+        else:
+            final = trainer.evaluate_lists(test_data, shown)
+    found["test_result"] = dict(final.metrics)
+    for key in ("intervals", "groups", "curves"):
+        if getattr(final, key):
+            found[key] = getattr(final, key)
+    found["notes"] = list(final.notes)
+    if config["recommendations_file"]:
+        write_recommendations(config["recommendations_file"], final, test_data._dataset)
+    return found
+
+
+def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: _Stages) -> dict[str, Any]:
+    popularity = trainer.eval_collector.popularity
+    result |= {
+        "config": changed_settings(config),
+        "mask_seen": config["mask_seen"],
+        "popularity": popularity.describe() if popularity is not None else None,
+        **trainer.checkpoint_extra,
+        "timings": {**stages.seconds, **getattr(trainer, "timings", {})},
+        "versions": versions(),
+    }
+    if config["neurons_file"]:
+        write = getattr(trainer.model, "write_neurons", None)
+        if write is None:
+            raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
+        write(config["neurons_file"])
+    if config["result_file"]:
+        write_result(config["result_file"], result)
+    for line in metrics_table(result, int(config["metric_decimal_place"] or 4)):
+        logger.info(line)
+    return result

@@ -1,0 +1,1 @@
+"""Drawing and printing only: what is shown was computed elsewhere."""

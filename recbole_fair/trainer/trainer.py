@@ -1,0 +1,339 @@
+"""RecBole's training loop with safe checkpoints, exact resumption and our evaluation."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.trainer.trainer import Trainer
+from recbole.utils import EvaluatorType, ModelType
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_fair.checkpoint import (
+    load_checkpoint,
+    pack_arrays,
+    plain_config,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    unpack_arrays,
+)
+from recbole_fair.data.histories import Histories
+from recbole_fair.data.interactions import data_fingerprint, training_interactions
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+def progress(items: Any, total: int, title: str, show: bool) -> Any:
+    """A progress bar around ``items`` when it is wanted and somebody sits at the terminal, else ``items`` itself."""
+    if not show or not sys.stderr.isatty():
+        return items
+    return tqdm(items, total=total, desc=title, ncols=100, leave=False)
+
+
+class FairTrainerMixin:
+    """What our trainers add to any trainer of RecBole; it stands before it in the list of bases.
+
+    Attributes:
+        checkpoint_extra: entries that a subclass wants in the checkpoint (a post-hoc model's report, say).
+    """
+
+    model: torch.nn.Module
+    config: Any
+    saved_model_file: str
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        if not config["single_spec"]:
+            raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
+        super().__init__(config, model)  # type: ignore[call-arg]
+        # RecBole's models switch autograd's anomaly detection on when they are imported; it costs a third of the time.
+        torch.autograd.set_detect_anomaly(False)
+        self.eval_collector = FairCollector(config)
+        self.evaluator = FairEvaluator(config)
+        self.checkpoint_extra: dict[str, Any] = {}
+        self._best_state: dict[str, Any] | None = None
+        self._pending: Mapping[str, Any] | None = None
+        self._train_data: Any = None
+        self._valid_data: Any = None
+        self._test_data: Any = None
+        self._fingerprint: str | None = None
+        self._seen: dict[bool, Histories] = {}
+        self._validated = False
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def bind(self, train_data: Any, valid_data: Any = None, test_data: Any = None) -> None:
+        """Tell the trainer its splits, so that it can evaluate without having trained.
+
+        Args:
+            train_data: the training loader: popularity, histories and masks come from it.
+            valid_data: the validation loader, if any.
+            test_data: the test loader, if any: evaluating it masks and counts what validation showed, if so configured.
+        """
+        self._train_data, self._valid_data, self._test_data = train_data, valid_data, test_data
+        self._seen = {}
+        self._fingerprint = None
+        self.eval_collector.data_collect(train_data)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Digest of the bound splits (see :func:`~recbole_fair.data.interactions.data_fingerprint`)."""
+        if self._fingerprint is None and self._train_data is not None:
+            loaders = [data for data in (self._train_data, self._valid_data, self._test_data) if data is not None]
+            self._fingerprint = data_fingerprint(*(data._dataset for data in loaders))
+        return self._fingerprint
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, Any]:
+        """Train as RecBole does; with validation the state of every evaluated epoch is on disk before the next begins.
+
+        Returns:
+            Best validation score and result. Without validation data: RecBole's start value and None.
+        """
+        if self._train_data is not train_data:
+            self.bind(train_data, valid_data, self._test_data)
+        trainer: Any = self
+        self._validated = bool(valid_data) and trainer.eval_step > 0
+        if self._pending is not None and self._validated and trainer.cur_step > trainer.stopping_step:
+            logger.info("The run to resume had already stopped early.")
+            return trainer.best_valid_score, trainer.best_valid_result
+
+        def after_validation(epoch: int, score: float) -> None:
+            if trainer.cur_step == 0:
+                self._keep_best()
+            if saved:
+                self._write_checkpoint(epoch)
+            if callback_fn is not None:
+                callback_fn(epoch, score)
+
+        shown = show_progress and sys.stderr.isatty()
+        return super().fit(train_data, valid_data, verbose, saved, shown, after_validation)  # type: ignore[misc]
+
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> float | tuple[float, ...]:
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(epoch_idx)
+        if self._pending is not None:
+            restore_random_states(self._pending["random"])
+            generator = getattr(train_data, "generator", None)
+            if generator is not None and self._pending["loader"] is not None:
+                generator.set_state(self._pending["loader"].cpu())
+            self._pending = None
+        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)  # type: ignore[misc,no-any-return]
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise FairError(
+                f"The training loss became NaN (learning_rate={self.config['learning_rate']}); lower learning_rate or "
+                "set clip_grad_norm, e.g. {max_norm: 5}."
+            )
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "state_dict": {name: value.detach().clone() for name, value in self.model.state_dict().items()},
+            "other_parameter": copy.deepcopy(self.model.other_parameter()),  # type: ignore[operator]
+        }
+
+    def _keep_best(self) -> None:
+        self._best_state = self._state()
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state.get("other_parameter"))  # type: ignore[operator]
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """RecBole's hook. With validation the file is written after the scores are known, see :meth:`fit`."""
+        if self._validated and epoch >= 0:
+            return
+        self._keep_best()
+        self._write_checkpoint(epoch, kwargs.pop("saved_model_file", None))
+
+    def _write_checkpoint(self, epoch: int, path: str | None = None) -> None:
+        trainer: Any = self
+        best = self._best_state or self._state()
+        latest = self._state()
+        generator = getattr(self._train_data, "generator", None)
+        content = {
+            "model": self.config["model"],
+            "dataset": self.config["dataset"],
+            "config": plain_config(self.config),
+            "user_settings": self.config.user_settings,
+            "fingerprint": self.fingerprint,
+            "state_dict": best["state_dict"],
+            "other_parameter": pack_arrays(best["other_parameter"]),
+            "training": {
+                "epoch": epoch,
+                "cur_step": trainer.cur_step,
+                "best_valid_score": float(trainer.best_valid_score),
+                "best_valid_result": dict(trainer.best_valid_result) if trainer.best_valid_result else None,
+                "state_dict": None if trainer.cur_step == 0 else latest["state_dict"],
+                "other_parameter": pack_arrays(latest["other_parameter"]),
+                "optimizer": trainer.optimizer.state_dict(),
+                "random": random_states(),
+                "loader": generator.get_state() if generator is not None else None,
+            },
+            **self.checkpoint_extra,
+        }
+        save_checkpoint(path or self.saved_model_file, content)
+
+    def resume_checkpoint(self, resume_file: str | Path) -> None:
+        """Take up a run where its checkpoint left it: weights, optimizer, early stopping and random states.
+
+        Args:
+            resume_file: a checkpoint of the same model on the same data with the same settings; it is written on.
+
+        Raises:
+            FairError: if the file cannot be read, is another model's or holds no training state.
+        """
+        content = load_checkpoint(resume_file, self.config["device"])
+        if content["model"] != self.config["model"]:
+            raise FairError(f"resume={resume_file} is a checkpoint of {content['model']}, not {self.config['model']}.")
+        training = content.get("training")
+        if training is None:
+            raise FairError(f"resume={resume_file} holds no training state to go on from.")
+        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
+            raise FairError(
+                f"resume={resume_file} was trained on other data or another split of {content['dataset']}; "
+                "use the same files, filters and eval_args."
+            )
+        trainer: Any = self
+        self.saved_model_file = str(resume_file)
+        trainer.start_epoch = training["epoch"] + 1
+        trainer.cur_step = training["cur_step"]
+        trainer.best_valid_score = training["best_valid_score"]
+        best_result = training["best_valid_result"]
+        trainer.best_valid_result = OrderedDict(best_result) if best_result else None
+        best = {
+            "state_dict": content["state_dict"],
+            "other_parameter": unpack_arrays(content.get("other_parameter")),
+        }
+        latest = training["state_dict"]
+        self._load_state(
+            {
+                "state_dict": best["state_dict"] if latest is None else latest,
+                "other_parameter": unpack_arrays(training["other_parameter"]),
+            }
+        )
+        self._best_state = best
+        trainer.optimizer.load_state_dict(training["optimizer"])
+        self._pending = training
+        logger.info("Going on from epoch %d of %s.", trainer.start_epoch, resume_file)
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def load_best(self, model_file: str | Path | None = None) -> None:
+        """Give the model its best weights: those of ``model_file``, or the best ones of this run."""
+        if model_file is None and self._best_state is not None:
+            self._load_state(self._best_state)
+            return
+        content = load_checkpoint(model_file or self.saved_model_file, self.config["device"])
+        self._load_state({**content, "other_parameter": unpack_arrays(content.get("other_parameter"))})
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> OrderedDict[str, float] | None:
+        """Metrics of the configuration on one split, at full precision.
+
+        Args:
+            eval_data: a validation or test loader.
+            load_best_model: whether to take the best weights first.
+            model_file: a checkpoint to take them from.
+            show_progress: whether to show a bar on a terminal.
+
+        Returns:
+            ``name@k`` to value; None when there is no data.
+        """
+        if not eval_data:
+            return None
+        if load_best_model:
+            self.load_best(model_file)
+        metrics: OrderedDict[str, float] = self.evaluator.evaluate(self.collect(eval_data, show_progress))
+        return metrics
+
+    def evaluate_lists(self, eval_data: Any, show_progress: bool = False) -> EvaluationResult:
+        """Metrics, lists, per-user values, groups and intervals of the model as it is now, on one split."""
+        return self.evaluator.result(self.collect(eval_data, show_progress))
+
+    @torch.no_grad()
+    def collect(self, eval_data: Any, show_progress: bool = False) -> Any:
+        """One pass over a split: RecBole's ``DataStruct`` with the lists and what the metrics need."""
+        trainer: Any = self
+        if self._train_data is None:
+            raise ValueError("Call bind(train_data, ...) or fit(...) before evaluating.")
+        self.model.eval()
+        full = isinstance(eval_data, FullSortEvalDataLoader)
+        if full and trainer.item_tensor is None:
+            trainer.item_tensor = eval_data._dataset.get_item_feature().to(trainer.device)
+        if self.config["eval_type"] == EvaluatorType.RANKING:
+            trainer.tot_item_num = eval_data._dataset.item_num
+        is_test = eval_data is self._test_data and self._valid_data is not None
+        self.eval_collector.use_validation_history(self._valid_data if is_test else None)
+        score = self._full_sort_batch_eval if full else trainer._neg_sample_batch_eval
+        self._masks_validation = is_test
+        for batch in progress(eval_data, len(eval_data), "Evaluate", show_progress):
+            interaction, scores, positive_u, positive_i = score(batch)
+            self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+        self.eval_collector.model_collect(self.model)
+        return self.eval_collector.get_data_struct()
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interaction, history_index, positive_u, positive_i = batched_data
+        mask = self.config["mask_seen"] or "auto"
+        sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        by_loader = mask == "auto" or (mask == "all" and not sequential)
+        if not by_loader:
+            history_index = None
+        batch = (interaction, history_index, positive_u, positive_i)
+        _, scores, positive_u, positive_i = super()._full_sort_batch_eval(batch)  # type: ignore[misc]
+        if not by_loader and mask != "none":
+            self._mask_seen(scores, interaction[self.config["USER_ID_FIELD"]], positive_u, positive_i, mask == "all")
+        return interaction, scores, positive_u, positive_i
+
+    def _mask_seen(
+        self, scores: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor, everything: bool
+    ) -> None:
+        """Set the scores of items that users have seen to -inf, never those of held-out items (as RecBole)."""
+        with_validation = everything and self._masks_validation
+        if with_validation not in self._seen:
+            seen = self.eval_collector.histories
+            assert seen is not None
+            if with_validation:
+                seen = seen.extended(training_interactions(self._valid_data._dataset))
+            self._seen[with_validation] = seen
+        rows = self._seen[with_validation].rows(users.cpu().numpy())
+        indptr = torch.from_numpy(rows.indptr)
+        row = torch.repeat_interleave(torch.arange(len(users)), indptr[1:] - indptr[:-1]).to(scores.device)
+        positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
+        kept = scores[positive_u, positive_i]
+        scores[row, torch.from_numpy(rows.items).to(scores.device).long()] = -torch.inf
+        scores[positive_u, positive_i] = kept
+
+
+class FairTrainer(FairTrainerMixin, Trainer):
+    """RecBole's plain trainer with our checkpoints and evaluation."""
