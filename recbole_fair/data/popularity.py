@@ -47,7 +47,7 @@ def select_head_tail(
 
     Ties are broken by ascending item id on both sides. ``by="items"`` takes the rounded share of the items, one at
     least. ``by="interactions"`` adds items, from the most (least) popular on, while the share of interactions gathered
-    *before* adding is below the wanted share. An item that both rules want is head.
+    *before* adding is below the wanted share. The tail is chosen among the items that are not head.
 
     Args:
         counts: Interactions of each item ``[n_items]``, index 0 the padding.
@@ -80,9 +80,8 @@ def select_head_tail(
     if total == 0:
         raise FairError("Head and tail need training interactions, the training split has none.")
     most = np.argsort(-c, kind="stable")
-    least = np.argsort(c, kind="stable")
     if by == "items":
-        head = ids[most[: max(1, int(np.floor(head_share * len(ids) + 0.5)))]]
+        n_head = max(1, int(np.floor(head_share * len(ids) + 0.5)))
         n_tail = max(1, int(np.floor(tail_share * len(ids) + 0.5)))
     else:
         top = int(c[most[0]])
@@ -91,12 +90,13 @@ def select_head_tail(
                 f"Item id {ids[most[0]]} alone has {top / total:.1%} of the interactions, more than the head share "
                 f"{head_share:.0%}: raise the share or choose head and tail by 'items'."
             )
-        head = ids[most[_gather_mass(c[most], head_share * total)]]
+        n_head = int(_gather_mass(c[most], head_share * total).sum())
+    # Popular items cannot be tail: with large shares or many ties both rules may reach for the same item.
+    rest = np.sort(most[n_head:])
+    least = rest[np.argsort(c[rest], kind="stable")]
+    if by == "interactions":
         n_tail = int(_gather_mass(c[least], tail_share * total).sum())
-    n_tail = max(n_tail, int((c == 0).sum()))
-    # Popular items cannot be tail: with large shares both rules may reach for the same item.
-    tail = ids[least[:n_tail]]
-    tail = tail[~np.isin(tail, head)]
+    head, tail = ids[most[:n_head]], ids[least[: max(n_tail, int((c == 0).sum()))]]
     if len(tail) == 0:
         raise FairError(f"No tail item is left with head share {head_share} and tail share {tail_share} by '{by}'.")
     return torch.from_numpy(head), torch.from_numpy(tail)
