@@ -132,6 +132,34 @@ KEYS: dict[str, Key] = {
     # SASRec.
     "train_positions": Key("str", choices=("all", "last"), what="windows with many targets, or RecBole's prefixes"),
     "window_stride": Key("int", low=1, optional=True, what="targets a training window"),
+    # Sparse autoencoder and PopSteer.
+    "sae_scale": Key("int", low=1, what="hidden size of the autoencoder as a multiple of the representation's size"),
+    "sae_k": Key("int", low=1, what="latents kept for a user"),
+    "sae_encoder_bias": Key("bool", what="whether the autoencoder's encoder has a bias"),
+    "sae_aux_coef": Key("float", low=0, what="weight of the dead latents' loss"),
+    "sae_dead_after": Key("int", low=1, optional=True, what="inputs without firing after which a latent is dead"),
+    "sae_learning_rate": Key("float", low=0, open_low=True, what="learning rate of the autoencoder"),
+    "sae_batch_size": Key("int", low=1, what="vectors a training step of the autoencoder"),
+    "sae_epochs": Key("int", low=1, what="most passes over the vectors"),
+    "sae_max_inputs": Key("int", low=1, optional=True, what="most training vectors seen, repetitions counted"),
+    "sae_stopping_step": Key("int", low=1, what="epochs without improvement before the autoencoder stops"),
+    "sae_vectors": Key("str", choices=("all", "last"), what="vectors of all training prefixes, or one a user"),
+    "sae_vector_stride": Key("int", low=1, what="prefixes beyond the window that share one pass of the base model"),
+    "synthetic_users": Key("int", low=1, what="synthetic users a side"),
+    "synthetic_length": Key(
+        "int|str", low=1, choices=("matched",), optional=True, what="items of a synthetic user, or 'matched'"
+    ),
+    "head_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of popular items"),
+    "tail_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of unpopular items"),
+    "head_tail_by": Key("str", choices=("items", "interactions"), what="what those shares are shares of"),
+    "alpha_pop": Key("float", low=0, what="steering strength on neurons that lean to popular users"),
+    "alpha_unpop": Key("float", low=0, what="steering strength on neurons that lean to unpopular users"),
+    "beta": Key("float", low=0, what="smallest effect size that is steered"),
+    "steer_sigma": Key("str", choices=("group", "pooled", "real", "crossed"), what="deviation that scales the steps"),
+    "steer_mode": Key("str", choices=("popsteer", "noise", "random_select", "dense"), what="PopSteer or an ablation"),
+    "noise_std": Key("float", low=0, what="noise on the chosen neurons under steer_mode noise"),
+    "dense_strength": Key("float", low=0, what="step from popular to unpopular users under steer_mode dense"),
+    "keep_reconstruction_error": Key("bool", what="add back what the autoencoder cannot reconstruct"),
     # Evaluation.
     "eval_memory_mb": Key("int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes"),
     "mask_seen": Key(

@@ -88,9 +88,12 @@ class TopKSAE(nn.Module):
 
         Args:
             sample: ``[n, d_in]`` vectors; without them ``b_dec`` is 0 and the variance of the inputs is taken as 1.
-            generator: source of the random rows, on the CPU.
+            generator: source of the random rows, on the CPU; by default an own one with a fixed seed.
             center: ``mean``, or ``median`` for the geometric median.
         """
+        if generator is None:
+            # Building a model must not move the global random state: the base model trains from it afterwards.
+            generator = torch.Generator().manual_seed(0)
         rows = torch.randn(self.n_latents, self.d_in, generator=generator)
         rows /= rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         self.W_dec.copy_(rows)

@@ -63,7 +63,7 @@ def collect_prefix_vectors(
     """
     window = int(base.max_seq_length)
     starts, ends = _bounds(users)
-    first, last, keep = _plan(starts, ends, window, which, stride if hasattr(base, "encode") else 0)
+    first, last, keep = _plan(starts, ends, window, which, min(stride, window) if hasattr(base, "encode") else 0)
     device = next(base.parameters()).device
     rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
     order = np.argsort(last - first, kind="stable")

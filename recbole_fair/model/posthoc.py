@@ -1,0 +1,177 @@
+"""A trained recommender with an intervention on top: what all post-hoc methods share.
+
+The base model is held, not inherited: its parameters stand under ``base.`` in the state dict, its code is not touched,
+and it is scored as it is or through the intervention (:meth:`PostHocModel.use_variant`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from recbole.model.abstract_recommender import AbstractRecommender
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_fair.errors import FairError
+
+Progress = Callable[[int, int, str], None]
+
+
+class PostHocModel(AbstractRecommender):
+    """A frozen base model plus an intervention on its user representations.
+
+    A concrete class sets ``base_class`` and ``base_model_name`` and writes :meth:`fit_intervention` and :meth:`edit`.
+    Whatever is fitted belongs in parameters and buffers of fixed shape, so that ``state_dict()`` is the whole model;
+    plain values go into ``report``.
+
+    Attributes:
+        base_class: class of the base model: split scoring (``represent_users``, ``item_representations``).
+        base_model_name: its name, by which its settings are found.
+        trainer_name: the trainer in the registry.
+        variants: what can be scored: the base first, the intervention at full strength last.
+        strength_keys: configuration keys that are read at scoring time and never need a new fit.
+        base: the base model.
+        report: what :meth:`fit_intervention` returned, empty before.
+    """
+
+    base_class: ClassVar[type[Any]]
+    base_model_name: ClassVar[str]
+    trainer_name: ClassVar[str] = "PostHocTrainer"
+    variants: ClassVar[tuple[str, ...]] = ("base", "intervened")
+    strength_keys: ClassVar[tuple[str, ...]] = ()
+    other_parameter_name: ClassVar[list[str]] = ["report"]
+
+    fitted: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__()
+        self.base = self.base_class(config, dataset)
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.report: dict[str, Any] = {}
+        self.variant = self.variants[-1]
+        self._seed = int(config["seed"] or 0)
+        self.set_strengths(**{key: config[key] for key in self.strength_keys if config[key] is not None})
+
+    # -- what a method writes ------------------------------------------------------------------------------------
+
+    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+        """Fit everything above the frozen base.
+
+        Args:
+            train_data: the training loader.
+            valid_data: the validation loader, or None.
+            show_progress: whether to show bars on a terminal.
+
+        Returns:
+            What was fitted and how well, in plain values for the result document; also kept as ``report``.
+        """
+        raise NotImplementedError
+
+    def edit(self, users: Tensor, variant: str) -> Tensor:
+        """``[B, d]`` user representations under a variant other than the base."""
+        raise NotImplementedError
+
+    def check_strength(self, name: str, value: Any) -> None:
+        """Raise a FairError when a strength cannot be ``value``."""
+
+    # -- strengths and variants ----------------------------------------------------------------------------------
+
+    def set_strengths(self, **values: Any) -> None:
+        """Change settings that apply at scoring time; nothing is fitted again.
+
+        Raises:
+            FairError: a name that is not in ``strength_keys``, or a value that is not allowed.
+        """
+        for name, value in values.items():
+            if name not in self.strength_keys:
+                raise FairError(f"{name} is not a scoring-time setting of {type(self).__name__}: {self.strength_keys}.")
+            self.check_strength(name, value)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    @property
+    def strengths(self) -> dict[str, Any]:
+        """The scoring-time settings in use."""
+        return {name: getattr(self, name) for name in self.strength_keys}
+
+    @contextmanager
+    def use_variant(self, name: str) -> Iterator[None]:
+        """Score as one of :attr:`variants` inside the ``with`` block."""
+        if name not in self.variants:
+            raise FairError(f"{name!r} is not a variant of {type(self).__name__}: {', '.join(self.variants)}.")
+        before = self.variant
+        self.variant = name
+        self.restart_noise()
+        try:
+            yield
+        finally:
+            self.variant = before
+
+    def restart_noise(self) -> None:
+        """Put generators that scoring draws from back to their start, so that a variant scores the same each time."""
+
+    def freeze_base(self) -> None:
+        """No gradients and evaluation mode for the base from now on."""
+        self.base.requires_grad_(False)
+        self.base.eval()
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def represent_users(self, interaction: Any) -> Tensor:
+        """``[B, d]`` user representations of the variant in use."""
+        users: Tensor = self.base.represent_users(interaction)
+        if self.variant == "base":
+            return users
+        if not self.fitted:
+            raise FairError(f"{type(self).__name__} has not been fitted yet; train it, or load a checkpoint of it.")
+        return self.edit(users, self.variant)
+
+    def item_representations(self) -> Tensor:
+        """``[n_items, d]`` of the base."""
+        items: Tensor = self.base.item_representations()
+        return items
+
+    def item_bias(self) -> Tensor | None:
+        """``[n_items]`` of the base, if it has one."""
+        bias = getattr(self.base, "item_bias", None)
+        return bias() if bias is not None else None
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """``[B, n_items]`` scores of all items."""
+        scores = self.represent_users(interaction) @ self.item_representations().t()
+        bias = self.item_bias()
+        return scores if bias is None else scores + bias
+
+    @torch.no_grad()
+    def predict(self, interaction: Any) -> Tensor:
+        """``[B]`` scores of the interaction's own items."""
+        item = interaction[self.base.ITEM_ID]
+        scores = (self.represent_users(interaction) * self.item_representations()[item]).sum(dim=1)
+        bias = self.item_bias()
+        return scores if bias is None else scores + bias[item]
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """There is none: the base is trained by its own trainer, the intervention is fitted."""
+        raise NotImplementedError(f"{type(self).__name__} is fitted by PostHocTrainer, not by gradient steps.")
+
+
+@contextmanager
+def progress_bar(title: str, show: bool) -> Iterator[Progress | None]:
+    """A callback ``(done, total, text)`` that moves a bar, or None when nobody sits at the terminal."""
+    if not show or not sys.stderr.isatty():
+        yield None
+        return
+    with tqdm(desc=title, ncols=100, leave=False) as bar:
+
+        def move(done: int, total: int, text: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(done - bar.n)
+
+        yield move
