@@ -14,10 +14,8 @@ from recbole.utils import init_logger, init_seed
 
 from recbole_fair.checkpoint import load_checkpoint, unpack_arrays
 from recbole_fair.config import FairConfig
-from recbole_fair.data.checks import check_dataset, filtering_errors
-from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.interactions import data_fingerprint
-from recbole_fair.data.prepare import create_dataset, data_preparation
+from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.outputs import (
     changed_settings,
@@ -84,7 +82,7 @@ def run_recbole_fair(
     init_logger(config)
     logger.info(config)
     with stages("data"):
-        loaders = _load_data(config)
+        loaders = load_data(config)
     train_data, valid_data, test_data = loaders
     init_seed(config["seed"], config["reproducibility"])
     net = config.model_class(config, train_data._dataset).to(config["device"])
@@ -129,7 +127,7 @@ def load_data_and_model(
     content = load_checkpoint(model_file)
     config = _config_of(content, config_dict, model)
     init_seed(config["seed"], config["reproducibility"])
-    loaders = _load_data(config)
+    loaders = load_data(config)
     found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
     if content["fingerprint"] is not None and found != content["fingerprint"]:
         raise FairError(
@@ -189,15 +187,6 @@ def objective_function(
     result = run_recbole_fair(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
     keys = ("model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
     return {key: result[key] for key in keys}
-
-
-def _load_data(config: FairConfig) -> tuple[Any, Any, Any]:
-    ensure_atomic_files(config)
-    with filtering_errors(config):
-        dataset = create_dataset(config)
-    check_dataset(config, dataset)
-    logger.info(dataset)
-    return data_preparation(config, dataset)
 
 
 def _config_of(content: Mapping[str, Any], changes: Mapping[str, Any] | None, model: type[Any] | None) -> FairConfig:

@@ -160,6 +160,9 @@ KEYS: dict[str, Key] = {
     "noise_std": Key("float", low=0, what="noise on the chosen neurons under steer_mode noise"),
     "dense_strength": Key("float", low=0, what="step from popular to unpopular users under steer_mode dense"),
     "keep_reconstruction_error": Key("bool", what="add back what the autoencoder cannot reconstruct"),
+    # Training.
+    "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
+    "learning_rate_warmup": Key("float", low=0, what="epochs over which a linear schedule first rises"),
     # Evaluation.
     "eval_memory_mb": Key("int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes"),
     "mask_seen": Key(

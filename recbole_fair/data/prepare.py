@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset
@@ -10,12 +11,30 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
+from recbole_fair.data.checks import check_dataset, filtering_errors
+from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
+
+logger = logging.getLogger(__name__)
 
 # FEARec reads the padded lists of the whole training set at once.
 _NEEDS_PADDED_LISTS = ("FEARec",)
 _COPIES = 4  # of a score matrix that masking, top-k and the model's own work hold at the same time
 _FLOAT = 4
+
+
+def load_data(config: Any) -> tuple[Any, Any, Any]:
+    """Loaders of training, validation and test for a configuration, from the atomic files on disk.
+
+    Raises:
+        FairError: if files or columns are missing, or too little is left after filtering.
+    """
+    ensure_atomic_files(config)
+    with filtering_errors(config):
+        dataset = create_dataset(config)
+    check_dataset(config, dataset)
+    logger.info(dataset)
+    return data_preparation(config, dataset)
 
 
 def create_dataset(config: Any) -> Any:

@@ -41,6 +41,38 @@ def progress(items: Any, total: int, title: str, show: bool) -> Any:
     return tqdm(items, total=total, desc=title, ncols=100, leave=False)
 
 
+class _Schedule:
+    """Learning rate as a function of how much of ``epochs`` is done, so that a resumed run needs no state of it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int, warmup: float) -> None:
+        self.optimizer, self.epochs, self.warmup = optimizer, epochs, warmup
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.epoch, self.step, self.steps = 0, 0, 1
+        optimizer.register_step_post_hook(self._after_step)
+
+    @classmethod
+    def of(cls, config: Any, trainer: Any) -> _Schedule | None:
+        if config["learning_rate_schedule"] != "linear":
+            return None
+        return cls(trainer.optimizer, int(config["epochs"]), float(config["learning_rate_warmup"] or 0.0))
+
+    def begin(self, epoch: int, steps: int) -> None:
+        """Start an epoch of ``steps`` steps."""
+        self.epoch, self.step, self.steps = epoch, 0, max(steps, 1)
+        self._set()
+
+    def _after_step(self, *_: Any) -> None:
+        self.step += 1
+        self._set()
+
+    def _set(self) -> None:
+        done = self.epoch + min(self.step / self.steps, 1.0)
+        rising = (done + 1.0 / self.steps) / self.warmup if self.warmup > 0 else 1.0
+        falling = max(1.0 - done / self.epochs, 1e-3)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * min(rising, falling)
+
+
 class FairTrainerMixin:
     """What our trainers add to any trainer of RecBole; it stands before it in the list of bases.
 
@@ -69,6 +101,7 @@ class FairTrainerMixin:
         self._fingerprint: str | None = None
         self._seen: dict[bool, Histories] = {}
         self._validated = False
+        self._schedule = _Schedule.of(config, self)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -139,6 +172,8 @@ class FairTrainerMixin:
             if generator is not None and self._pending["loader"] is not None:
                 generator.set_state(self._pending["loader"].cpu())
             self._pending = None
+        if self._schedule is not None:
+            self._schedule.begin(epoch_idx, len(train_data))
         return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)  # type: ignore[misc,no-any-return]
 
     def _check_nan(self, loss: Tensor) -> None:
