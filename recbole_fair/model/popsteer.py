@@ -166,6 +166,7 @@ class PopSteer(PostHocModel):
             seed=self._seed,
         )
 
+    @torch.no_grad()
     def _fill_neurons(
         self, popular: StreamingMoments, unpopular: StreamingMoments, real: StreamingMoments, firing: SAEQuality
     ) -> None:
@@ -202,6 +203,7 @@ class PopSteer(PostHocModel):
         """Noise starts anew, so that the same users in the same order meet the same noise."""
         self._noise = None
 
+    @torch.no_grad()
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` reconstructed or steered representations; order: shift, top-k, ReLU, decode."""
         if variant == "reconstructed":
@@ -255,6 +257,7 @@ class PopSteer(PostHocModel):
             "users": users.as_dict(),
         }
 
+    @torch.no_grad()
     def _describe_neurons(
         self, last: Tensor, users: Tensor, inter: Interactions, dataset: Any, head: Tensor
     ) -> dict[str, Any]:
@@ -314,7 +317,6 @@ class PopSteerSASRec(PopSteer):
     base_class = SASRec
     base_model_name = "SASRec"
     type = SASRec.type
-    input_type = SASRec.input_type
     sequence_fields = SASRec.sequence_fields
 
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:

@@ -1,0 +1,70 @@
+"""Plain-text tables of what a post-hoc method has fitted, from the values of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_fair.report.summary import number, text_table
+
+
+def intervention_tables(
+    report: Mapping[str, Any], validation: Mapping[str, Mapping[str, float]], valid_metric: str
+) -> list[str]:
+    """Lines with everything that the report has a table for.
+
+    Args:
+        report: the intervention's report in the result document.
+        validation: metrics by variant on validation.
+        valid_metric: the metric by which models are chosen, as ``NDCG@10``.
+    """
+    lines: list[str] = []
+    if "sae" in report:
+        lines += ["", *sae_table(report["sae"], validation, valid_metric)]
+    if "neurons" in report:
+        for side, title in (("popular", "lean to popular users"), ("unpopular", "lean to unpopular users")):
+            lines += ["", f"Neurons that {title}", *neuron_table(report["neurons"].get(side, []))]
+    return lines
+
+
+def sae_table(
+    sae: Mapping[str, Any], validation: Mapping[str, Mapping[str, float]], valid_metric: str, decimals: int = 4
+) -> list[str]:
+    """The autoencoder's quality in one row (PopSteer Table 3, with what that table leaves out)."""
+    quality = sae["users"]
+    key = valid_metric.lower()
+    header = ["autoencoder", "cosine", "FVU", "L0", "alive", f"valid {key} base", "reconstructed"]
+    row = [
+        f"{sae['latents']} latents, k={sae['k']}",
+        number(quality["cosine"], decimals),
+        number(sae["validation"]["fvu"], decimals),
+        number(quality["l0"], 1),
+        f"{100 * sae['validation']['alive_share']:.0f} %",
+        number(validation.get("base", {}).get(key), decimals),
+        number(validation.get("reconstructed", {}).get(key), decimals),
+    ]
+    return text_table(header, [row])
+
+
+def neuron_table(neurons: list[Mapping[str, Any]], width: int = 100) -> list[str]:
+    """Neurons with effect size, firing frequency, the head share of their users, and those users' items."""
+    header = ["neuron", "d", "fires", "head share"]
+    rows = [
+        [
+            str(neuron["neuron"]),
+            f"{neuron['effect_size']:+.2f}",
+            f"{100 * neuron['frequency']:.1f} %",
+            f"{neuron['head_share_of_top_users']:.2f}",
+        ]
+        for neuron in neurons
+    ]
+    if not rows:
+        return ["none"]
+    lines = text_table(header, rows)
+    named = ["items whose users activate it most", ""]
+    for neuron in neurons:
+        titles = neuron["titles"] or [""] * len(neuron["items"])
+        pairs = zip(titles, neuron["items"], strict=True)
+        text = "; ".join(title or f"item {item}" for title, item in pairs)
+        named.append(text if len(text) <= width else text[: width - 1] + "…")
+    return [f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)]
