@@ -160,7 +160,7 @@ class FairConfig(Config):
                 continue
             hint = did_you_mean(key, known)
             if key in COMPUTED_KEYS:
-                raise FairError(f"{key}={value!r} cannot be set: RecBole computes it from the other keys.")
+                raise FairError(f"{key}={value!r} cannot be set: it follows from the other keys.")
             if self.model_class.__module__.startswith(("recbole.", "recbole_fair.")):
                 raise FairError(f"{key}={value!r} is not a known key{hint}")
             logger.warning("%s=%r is not a known key%s %s may read it.", key, value, hint, self.model)
@@ -170,6 +170,7 @@ class FairConfig(Config):
         # The defaults' nested values must not be shared with what RecBole fills in below.
         final.update(copy.deepcopy(final))
         final["model"] = self.model
+        final["model_class"] = self.model_class
         protocol.complete(final, self.user_settings, self.model_class)
         data_path = final["data_path"]
         super()._set_default_parameters()
@@ -205,11 +206,12 @@ class FairConfig(Config):
     # -- what others ask of a configuration ----------------------------------------------------------------------
 
     def differences(self) -> dict[str, Any]:
-        """The user's settings that differ from the defaults."""
+        """The user's settings that change something, in their final form; as plain values."""
+        mine, theirs = self.to_plain(), FairConfig(self.model_class, self.dataset).to_plain()
         return {
-            key: value
-            for key, value in self.user_settings.items()
-            if key not in self.fair_defaults or value != self.fair_defaults[key]
+            key: mine[key]
+            for key in self.user_settings
+            if key in mine and (key not in theirs or mine[key] != theirs[key])
         }
 
     def to_plain(self) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
     if loss == "BPR" or declared == InputType.PAIRWISE:
         return
     sampling = user.get("train_neg_sample_args")
-    if isinstance(sampling, dict) and str(sampling.get("distribution")).lower() != "none":
+    if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() != "none":
         raise FairError(
             f"train_neg_sample_args={sampling!r} does not go with loss_type={loss}, which needs no sampled items: "
             "leave the key out, or set loss_type=BPR."
@@ -212,9 +212,6 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
 
 def _train_sampling(final: dict[str, Any]) -> None:
     sampling = final.get("train_neg_sample_args")
-    for old in ("neg_sampling", "training_neg_sample_num"):
-        if final.get(old) is not None:
-            raise FairError(f"{old}={final[old]!r} is a key of older RecBole versions; use train_neg_sample_args.")
     if not isinstance(sampling, dict):
         return
     for key in sampling:

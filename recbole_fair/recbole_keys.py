@@ -53,11 +53,11 @@ xgb_model xgb_nthread xgb_num_boost_round xgb_params xgb_silent xgb_verbose_eval
 """
 
 _COMPUTED = """
-MODEL_INPUT_TYPE MODEL_TYPE device eval_type single_spec test_neg_sample_args valid_neg_sample_args
+MODEL_INPUT_TYPE MODEL_TYPE device eval_type model_class single_spec test_neg_sample_args valid_neg_sample_args
 """
 
 #: Every key that RecBole 1.2.1 reads, for any model.
 RECBOLE_KEYS: frozenset[str] = frozenset(_READ.split())
 
-#: Keys that RecBole computes from the others: never settings of a user.
+#: Keys that RecBole or FairConfig computes from the others: never settings of a user.
 COMPUTED_KEYS: frozenset[str] = frozenset(_COMPUTED.split())
