@@ -36,14 +36,14 @@ def to_plain(value: Any) -> Any:
     Raises:
         TypeError: for anything else, naming its type.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, torch.Tensor):
-        return value.detach()
     if isinstance(value, Enum):
         return value.name
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic):  # np.float64 is a float, but not a plain one
         return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, torch.device | Path):
@@ -136,6 +136,9 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     if not zipfile.is_zipfile(source):
         raise FairError(f"{source} is not a checkpoint or is cut short; train again or use another file.")
     try:
+        with zipfile.ZipFile(source) as archive:
+            if archive.testzip() is not None:  # torch.load does not compare the stored check sums
+                raise zipfile.BadZipFile("a check sum is wrong")
         content = torch.load(source, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise FairError(
