@@ -137,13 +137,13 @@ def test_fit_recovers_a_sparse_mixture() -> None:
 
 
 def test_dead_latents_revive() -> None:
-    """Latents whose encoder never wins the selection come back through AuxK, and only through AuxK."""
+    """Latents whose encoder never wins the selection come back through AuxK, and the reconstruction gains by it."""
 
     class BornDead(TopKSAE):
         def initialize(self, *args: object, **kwargs: object) -> None:
             super().initialize(*args, **kwargs)  # type: ignore[arg-type]
             with torch.no_grad():
-                self.W_enc[8:] *= 0.02  # far too quiet to be among the top k
+                self.W_enc[8:] *= 0.02  # too quiet to be among the top k
 
     x, users = mixture(4000, 16, 24, 3, seed=2)
     alive = {}
@@ -151,8 +151,8 @@ def test_dead_latents_revive() -> None:
         sae = BornDead(16, 64, 4)
         settings_ = SAESettings(epochs=25, batch_size=128, aux_coef=aux_coef, dead_after=1000, stopping_step=25)
         alive[aux_coef] = fit_sae(sae, x, users, settings_).quality
-    assert alive[1 / 32].alive_share > alive[0.0].alive_share + 0.3
-    assert alive[1 / 32].fvu < alive[0.0].fvu
+    assert alive[1 / 32].alive_share > alive[0.0].alive_share + 0.1
+    assert alive[1 / 32].fvu < 0.95 * alive[0.0].fvu
 
 
 def test_fit_is_deterministic_and_leaves_the_global_generator_alone() -> None:
