@@ -12,12 +12,15 @@ from recbole.evaluator.register import Register
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_fair.data.groups import ItemGroups, UserFacts, load_item_groups, read_column
 from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import training_interactions
 from recbole_fair.data.popularity import Popularity
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.groups import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
-from recbole_fair.evaluator.options import MetricOptions
+from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, MetricOptions
+from recbole_fair.evaluator.specs import GROUPS, SEGMENTS
 
 _RECBOLE_COLLECTS = ("rec.meanrank", "rec.score", "data.label")
 
@@ -46,7 +49,8 @@ class FairCollector(Collector):
         self.ranking = config["eval_type"] != EvaluatorType.VALUE
         self.popularity: Popularity | None = None
         self.histories: Histories | None = None
-        self.groups: Any = None
+        self.groups: ItemGroups | None = None
+        self.facts: UserFacts | None = None
         self._dataset: Any = None
         self._later: Any = None
         self._n_items = 0
@@ -71,6 +75,31 @@ class FairCollector(Collector):
             inter, options.segment_head_share, options.segment_tail_share, options.segment_by
         )
         self.histories = Histories.from_interactions(inter)
+        if self.ranking:
+            self._read_what_metrics_need(dataset)
+
+    def _read_what_metrics_need(self, dataset: Any) -> None:
+        """Read item groups and user columns, and fail now rather than after training if something is missing."""
+        options, histories = self.options, self.histories
+        assert histories is not None
+        assert self.popularity is not None
+        needs = needs_of(options)
+        if SEGMENTS in needs:
+            _ = self.popularity.segments
+        if GROUPS in needs and self.groups is None:
+            self.groups = load_item_groups(dataset, options.group_field, needs[GROUPS])
+        special = (MAINSTREAM, DRIFT, TASTE)
+        columns = {
+            g.name: read_column(dataset, "user", g.name, f"group_metrics.{g.name}")
+            for g in options.group_metrics
+            if g.name not in special
+        }
+        for grouping in options.group_metrics:
+            if grouping.name in columns:
+                check_column(columns[grouping.name], grouping)
+        self.facts = UserFacts(histories, self.groups, columns, options.ckl_smoothing)
+        if any(g.name == DRIFT for g in options.group_metrics):
+            self.facts.check_drift()
 
     def use_validation_history(self, valid_data: Any | None) -> None:
         """Count validation interactions as history from now on (``metric_history: train_valid``, at test time).
@@ -138,8 +167,9 @@ class FairCollector(Collector):
 
         Returns:
             RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
-            number of held-out items), ``rec.users``, ``rec.values`` (the items' scores), ``rec.positives`` (row bounds and items),
-            ``data.num_items``, ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, and RecBole's own entries.
+            number of held-out items), ``rec.users``, ``rec.values`` (the items' scores), ``rec.positives`` (row bounds
+            and items), ``data.num_items``, ``data.num_users``, ``data.popularity``, ``data.histories``,
+            ``data.groups``, ``data.facts`` (about users), and RecBole's own entries.
         """
         struct = DataStruct()
         for key in _RECBOLE_COLLECTS:
@@ -168,6 +198,8 @@ class FairCollector(Collector):
         struct["data.histories"] = self.histories if self._later is None else self.histories.extended(self._later)
         if self.groups is not None:
             struct["data.groups"] = self.groups
+        if self.facts is not None:
+            struct["data.facts"] = self.facts
         foreign = Register(self.config)
         # Metrics that others registered with RecBole may want its counters.
         if foreign.need("data.count_items"):

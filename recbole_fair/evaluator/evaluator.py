@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from recbole.evaluator.evaluator import Evaluator
 from torch import Tensor
 
+from recbole_fair.evaluator.bootstrap import interval, per_item_resamples, per_user_resamples
+from recbole_fair.evaluator.functional.exposure import lorenz_curve
+from recbole_fair.evaluator.groups import UserGroups, grouped_values, metric_of, needs_of, user_groups
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.metrics import inputs_of, register_metrics, values_of
 from recbole_fair.evaluator.options import MetricOptions
@@ -41,6 +46,8 @@ class FairEvaluator(Evaluator):
         register_metrics()
         super().__init__(_FullPrecision(config))
         self.options = MetricOptions.from_config(config)
+        needs_of(self.options)  # names a metric that cannot be grouped now, not after training
+        self._found: dict[str, PerUser] = {}
 
     def evaluate(self, dataobject: Any) -> OrderedDict[str, float]:
         """Compute the metrics of the configuration, as after every epoch.
@@ -62,12 +69,48 @@ class FairEvaluator(Evaluator):
         Returns:
             Everything about this evaluation.
         """
-        return self._metrics(dataobject)
+        result = self._metrics(dataobject)
+        if "rec.items" not in dataobject:
+            return result
+        inputs, options = inputs_of(dataobject, self.options), self.options
+        result.curves = curves_of(inputs)
+        tables: dict[str, tuple[UserGroups, dict[str, PerUser]]] = {}
+        for grouping in options.group_metrics:
+            specs = [metric_of(name, f"group_metrics.{grouping.name}") for name in grouping.metrics]
+            found = {spec.key: self._found.get(spec.key) or _per_user(spec, inputs) for spec in specs}
+            groups = user_groups(grouping, inputs, inputs.known_facts)
+            tables[grouping.name] = groups, found
+            result.groups[grouping.name] = grouped_values(groups, found, inputs.topk)
+        if options.bootstrap:
+            self._add_intervals(result, inputs, tables)
+        return result
+
+    def _add_intervals(
+        self, result: EvaluationResult, inputs: EvalInputs, tables: dict[str, tuple[UserGroups, dict[str, PerUser]]]
+    ) -> None:
+        n, seed = self.options.bootstrap, self.options.seed
+        resampled = per_item_resamples(inputs, [BY_KEY[m] for m in self.metrics if m in BY_KEY], n, seed)
+        for name, values in per_user_resamples(inputs, self._found, n, seed).items():
+            resampled.update({f"{name}@{k}": values[:, column] for column, k in enumerate(inputs.topk)})
+        for key in result.metrics:
+            if key in resampled:
+                result.intervals[key] = interval(result.metrics[key], resampled[key], *_bounds(key))
+        for name, (groups, found) in tables.items():
+            for member, row in zip(groups.members, result.groups[name]["groups"], strict=True):
+                inside = {
+                    m: PerUser(p.values, (p.weights if p.weights is not None else 1.0) * member.double()[:, None])
+                    for m, p in found.items()
+                }
+                row["intervals"] = {}
+                for metric, values in per_user_resamples(inputs, inside, n, seed).items():
+                    for column, k in enumerate(inputs.topk):
+                        key = f"{metric}@{k}"
+                        row["intervals"][key] = interval(row["values"][key], values[:, column], *_bounds(key))
 
     def _metrics(self, struct: Any) -> EvaluationResult:
         inputs = inputs_of(struct, self.options) if "rec.items" in struct else None
         values: OrderedDict[str, float] = OrderedDict()
-        per_user: dict[str, PerUser] = {}
+        self._found = {}
         for name in dict.fromkeys(self.metrics):
             spec = BY_KEY.get(name)
             if spec is None or inputs is None:
@@ -77,20 +120,57 @@ class FairEvaluator(Evaluator):
             found, by_user = values_of(spec, inputs)
             values.update(found)
             if by_user is not None:
-                per_user[name] = by_user
+                self._found[name] = by_user
         if inputs is None:
             return EvaluationResult(values)
+        per_user = {name: by_user.values for name, by_user in self._found.items()}
         return EvaluationResult(
             metrics=values,
             topk=inputs.topk,
             lists=inputs.items,
             scores=struct["rec.values"],
             user_ids=inputs.users,
-            per_user={name: by_user.values for name, by_user in per_user.items()},
+            per_user=per_user,
             n_items=inputs.n_items,
             popularity=inputs.popularity,
-            notes=_notes(inputs, {name: by_user.values for name, by_user in per_user.items()}),
+            notes=_notes(inputs, per_user),
         )
+
+
+def curves_of(inputs: EvalInputs, points: int = 200) -> dict[str, Any]:
+    """Calibration and Lorenz curves by cutoff, as plain values.
+
+    Args:
+        inputs: The evaluation.
+        points: A Lorenz curve is thinned to at most this many steps (all items:
+            :func:`recbole_fair.evaluator.functional.lorenz_curve`).
+
+    Returns:
+        ``calibration``: ``levels`` and, by cutoff, the mean tau-hat over users (left out without training data);
+        ``lorenz``: by cutoff, the share of ``items`` and the share of ``exposure`` they hold.
+    """
+    curves: dict[str, Any] = {"lorenz": {}}
+    for k in inputs.topk:
+        items, exposure = lorenz_curve(inputs.recommended_counts(k))
+        keep = torch.linspace(0, len(items) - 1, min(points + 1, len(items))).round().long()
+        curves["lorenz"][str(k)] = {"items": items[keep].tolist(), "exposure": exposure[keep].tolist()}
+    if inputs.popularity is not None and inputs.histories is not None:
+        means = inputs.calibration.nanmean(0).tolist()
+        by_cutoff = {str(k): row for k, row in zip(inputs.topk, means, strict=True)}
+        curves["calibration"] = {"levels": list(inputs.options.pce_levels), "tau_hat": by_cutoff}
+    return curves
+
+
+def _per_user(spec: MetricSpec, inputs: EvalInputs) -> PerUser:
+    assert spec.per_user is not None  # metric_of has seen to it
+    return spec.per_user(inputs)
+
+
+def _bounds(key: str) -> tuple[float, float]:
+    """Smallest and largest possible value of ``name@k``, as far as they do not depend on the data."""
+    name = key.partition("@")[0]
+    spec = BY_KEY.get(name) or BY_KEY[name.partition("_")[0]]
+    return spec.low, spec.high if isinstance(spec.high, (int, float)) else math.inf
 
 
 def _notes(inputs: EvalInputs, per_user: dict[str, Tensor]) -> list[str]:

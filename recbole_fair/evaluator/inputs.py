@@ -18,7 +18,7 @@ from recbole_fair.evaluator.functional.exposure import item_counts, item_exposur
 from recbole_fair.evaluator.options import MetricOptions
 
 if TYPE_CHECKING:
-    from recbole_fair.data.groups import ItemGroups
+    from recbole_fair.data.groups import ItemGroups, UserFacts
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class EvalInputs:
         popularity: Item popularity, or None if not known.
         histories: Training histories of all users, or None if not known.
         groups: Item groups, or None if not asked for.
+        facts: What is known about users from training, or None if not known.
     """
 
     items: Tensor
@@ -51,6 +52,7 @@ class EvalInputs:
     popularity: Popularity | None = None
     histories: Histories | None = None
     groups: ItemGroups | None = None
+    facts: UserFacts | None = None
 
     @property
     def topk(self) -> tuple[int, ...]:
@@ -72,6 +74,17 @@ class EvalInputs:
         if self.popularity is None:
             raise FairError("This metric needs item popularity: collect the training data before evaluating.")
         return self.popularity
+
+    @property
+    def known_facts(self) -> UserFacts:
+        """What is known about users.
+
+        Raises:
+            FairError: If nothing is.
+        """
+        if self.facts is None:
+            raise FairError("group_metrics need the training data: collect them before evaluating.")
+        return self.facts
 
     @cached_property
     def counts(self) -> Tensor:

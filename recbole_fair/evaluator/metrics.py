@@ -76,6 +76,7 @@ def inputs_of(struct: Any, options: MetricOptions) -> EvalInputs:
             popularity=optional("data.popularity"),
             histories=optional("data.histories"),
             groups=optional("data.groups"),
+            facts=optional("data.facts"),
         )
     return struct[INPUTS]
 

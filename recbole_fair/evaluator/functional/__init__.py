@@ -14,9 +14,7 @@ from recbole_fair.evaluator.functional.alignment import (
 from recbole_fair.evaluator.functional.calibration import (
     calibration_shares,
     group_calibration,
-    group_distribution,
     popularity_calibration_error,
-    smoothed_kl,
 )
 from recbole_fair.evaluator.functional.exposure import (
     aggregate_diversity,
@@ -37,7 +35,6 @@ __all__ = [
     "coverage",
     "gini",
     "group_calibration",
-    "group_distribution",
     "herfindahl",
     "history_means",
     "history_shares",
@@ -57,6 +54,5 @@ __all__ = [
     "precision",
     "recall",
     "shannon_entropy",
-    "smoothed_kl",
     "user_popularity_deviation",
 ]

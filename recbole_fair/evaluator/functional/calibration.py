@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from recbole_fair.data.groups import group_distribution, smoothed_kl
 from recbole_fair.evaluator.functional.alignment import row_ids
-
-Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
 
 
 def calibration_shares(
@@ -75,41 +72,6 @@ def popularity_calibration_error(shares: Tensor, levels: Sequence[float], normal
     return squared.mean(-1) if normalised else squared.sum(-1)
 
 
-def group_distribution(items: Ids, rows: Ids, n_rows: int, groups: sparse.csr_matrix) -> Floats:
-    """Distribution over item groups of some bags of items.
-
-    Args:
-        items: int64 ``[n]`` item ids.
-        rows: int64 ``[n]`` the bag of each item.
-        n_rows: Number of bags.
-        groups: ``[n_items, G]``, each item's weight in each group: rows sum to 1, or 0 for an item of no group.
-
-    Returns:
-        float64 ``[n_rows, G]``; rows sum to 1, or are NaN where no item has a group. Items of no group are ignored.
-    """
-    bags = sparse.csr_matrix((np.ones(len(items)), (rows, items)), shape=(n_rows, groups.shape[0]))
-    mass = np.asarray((bags @ groups).todense())
-    with np.errstate(invalid="ignore"):
-        return mass / mass.sum(1, keepdims=True)
-
-
-def smoothed_kl(p: Floats, q: Floats, smoothing: float = 0.01) -> Floats:
-    """``sum_g p ln(p / ((1 - a) q + a p))`` over the groups with p > 0, in nats. Source: Steck 2018.
-
-    Args:
-        p: Distributions ``[..., G]``.
-        q: Distributions ``[..., G]``.
-        smoothing: The weight a, in (0, 1]; the divergence is at most ``ln(1 / a)``.
-
-    Returns:
-        ``[...]``, NaN where p or q is.
-    """
-    mixed = (1 - smoothing) * q + smoothing * p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / mixed), np.where(np.isnan(p + q), np.nan, 0.0))
-    return terms.sum(-1)
-
-
 def group_calibration(
     items: Tensor,
     indptr: Tensor,
@@ -125,9 +87,9 @@ def group_calibration(
         items: Lists ``[U, K]``.
         indptr: Row bounds of the histories.
         entries: Items of the histories.
-        groups: ``[n_items, G]`` as in :func:`group_distribution`.
+        groups: ``[n_items, G]`` as in :func:`recbole_fair.data.groups.group_distribution`.
         topk: Cutoffs.
-        smoothing: See :func:`smoothed_kl`.
+        smoothing: See :func:`recbole_fair.data.groups.smoothed_kl`.
         block: Users are worked off in blocks of about this many user-group pairs, to bound memory.
 
     Returns:

@@ -1,0 +1,176 @@
+"""Choosing an epoch by a validation metric under bounds that other validation metrics must keep."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.options import MetricOptions
+from recbole_fair.evaluator.specs import BY_KEY
+
+_FORM = re.compile(r"^\s*([A-Za-z]\w*(?:@\d+)?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
+_OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+def selection_value(key: str, value: float) -> float:
+    """The number by which an epoch is judged: a metric that is best at zero is judged by its distance from zero.
+
+    Args:
+        key: ``name@k`` in any case.
+        value: Its value.
+
+    Returns:
+        The value, or its magnitude for PopularityLift and LogPopularityDifference (for which smaller is better).
+    """
+    spec = BY_KEY.get(key.partition("@")[0].lower())
+    return abs(value) if spec is not None and spec.to_zero else value
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One bound on a validation metric, such as ``GiniIndex@10 <= 0.8``.
+
+    Attributes:
+        metric: ``name@k``, lower case as in results.
+        sign: ``<=``, ``>=``, ``<`` or ``>``.
+        bound: The bound.
+    """
+
+    metric: str
+    sign: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Read ``name@k <= number``.
+
+        Args:
+            text: The constraint.
+
+        Returns:
+            The constraint.
+
+        Raises:
+            FairError: If the text has another form.
+        """
+        match = _FORM.match(text) if isinstance(text, str) else None
+        if match is None:
+            raise FairError(
+                f"valid_constraint={text!r} is not allowed: write it as 'GiniIndex@10 <= 0.8' (<=, >=, < or >)."
+            )
+        metric, sign, bound = match.groups()
+        return cls(metric.lower(), sign, float(bound))
+
+    def violation(self, values: Mapping[str, float]) -> float:
+        """How far the bound is missed: 0 if it is kept, infinite if the metric has no value.
+
+        Args:
+            values: ``name@k`` to value.
+
+        Returns:
+            A number from 0 on.
+        """
+        value = values.get(self.metric, float("nan"))
+        if _OPERATORS[self.sign](value, self.bound):
+            return 0.0
+        # A strict bound that is met exactly is missed by nothing measurable, but missed.
+        return float("inf") if value != value else max(abs(value - self.bound), 1e-300)
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.bound:g}"
+
+
+def parse_constraints(given: Any, options: MetricOptions) -> tuple[Constraint, ...]:
+    """Read the configuration's ``valid_constraint``: one bound, several joined by ``and``, or a list.
+
+    Args:
+        given: Value of the key, or None.
+        options: Options of the metrics: the constrained metrics must be among those that are computed.
+
+    Returns:
+        The constraints, none if the key is not set.
+
+    Raises:
+        FairError: For another form, or a metric or cutoff that is not computed.
+    """
+    if given is None or given == []:
+        return ()
+    texts = given if isinstance(given, (list, tuple)) else [given]
+    parts = [part for text in texts for part in (re.split(r"\s+and\s+", text) if isinstance(text, str) else [text])]
+    constraints = tuple(Constraint.parse(part) for part in parts)
+    for constraint in constraints:
+        name, _, cutoff = constraint.metric.partition("@")
+        if re.sub(r"_min\d+$", "", name) not in {metric.lower() for metric in options.metrics}:
+            raise FairError(f"valid_constraint names {name!r}, which is not computed: add it to metrics.")
+        if name in BY_KEY and (not cutoff or int(cutoff) not in options.topk):
+            cutoffs = ", ".join(f"{name}@{k}" for k in options.topk)
+            raise FairError(f"valid_constraint names {constraint.metric!r}, which is not computed: there is {cutoffs}.")
+    return constraints
+
+
+@dataclass
+class ConstrainedSelection:
+    """Keeps the best epoch: feasible before infeasible, then by score; among infeasible ones the least violation first.
+
+    Attributes:
+        constraints: The bounds; without any, the best score wins as in RecBole.
+        bigger: Whether a larger score is better.
+        patience: Evaluations without improvement that are borne (RecBole's ``stopping_step``); one more stops training.
+        score: Score of the kept epoch, or None before the first.
+        violation: Summed violation of the kept epoch.
+        waited: Evaluations since the last improvement.
+    """
+
+    constraints: tuple[Constraint, ...] = ()
+    bigger: bool = True
+    patience: int = 10
+    score: float | None = None
+    violation: float = 0.0
+    waited: int = 0
+
+    def update(self, score: float, values: Mapping[str, float]) -> tuple[bool, bool]:
+        """Judge one more validated epoch.
+
+        An equal score counts as an improvement, and training stops after ``patience + 1`` evaluations without one, both
+        as in RecBole.
+
+        Args:
+            score: Value of the selection metric.
+            values: All validation metrics of the epoch.
+
+        Returns:
+            Whether this epoch is now the kept one, and whether to stop.
+        """
+        violation = sum(constraint.violation(values) for constraint in self.constraints)
+        better = self.score is None or violation < self.violation
+        if self.score is not None and violation == self.violation:
+            better = score >= self.score if self.bigger else score <= self.score
+        if better:
+            self.score, self.violation, self.waited = score, violation, 0
+        else:
+            self.waited += 1
+        return better, self.waited > self.patience
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the kept epoch keeps all bounds."""
+        return self.score is not None and self.violation == 0
+
+    def note(self) -> str | None:
+        """A sentence for the log and the result if no epoch kept the bounds."""
+        if not self.constraints or self.score is None or self.feasible:
+            return None
+        bounds = " and ".join(map(str, self.constraints))
+        return f"No epoch kept valid_constraint ({bounds}): the one that missed it least was kept."
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on."""
+        return {"score": self.score, "violation": self.violation, "waited": self.waited}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.score, self.violation, self.waited = state["score"], state["violation"], state["waited"]
