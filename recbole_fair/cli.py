@@ -83,7 +83,9 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     Every key of RecBole and of recbole_fair is an option: --key=value or --key value, read as YAML.
     """
     config_dict = read_settings(settings)
-    files = [name for group in config_files for name in group.split()]
+    # RecBole's scripts take `-m=BPR` as well.
+    model, dataset = (word and word.removeprefix("=") for word in (model, dataset))
+    files = [name for group in config_files for name in group.removeprefix("=").split()]
     note = _LastCheckpoint(config_dict, files)
     try:
         from recbole_fair.quick_start import run_recbole_fair
@@ -153,7 +155,7 @@ class _LastCheckpoint:
     def __init__(self, config_dict: dict[str, Any], files: Sequence[str]) -> None:
         self._settings = config_dict
         self._files = files
-        self._started = time.time()
+        self._started = time.time() - 0.1  # the clock of a file system is coarser
 
     def path(self) -> Path | None:
         """The newest file in the checkpoint folder that is younger than this object, or None."""
