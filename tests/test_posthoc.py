@@ -138,7 +138,12 @@ def test_checkpoint_round_trip_and_new_strengths(first: dict[str, Any], place: P
     assert strong["test_result"][key] < first["test_result"][key] < first["base_test_result"][key]
 
 
-def test_resume_takes_an_interrupted_base(first: dict[str, Any], place: Path) -> None:
+def test_resume_goes_on_with_an_interrupted_base(first: dict[str, Any], place: Path) -> None:
+    own = {key: value for key, value in settings(place).items() if not key.startswith(("sae_", "synthetic"))}
+    own["checkpoint_dir"] = str(place / "interrupted")
+    half = run_recbole_fair("SASRec", "toy", config_dict={**own, "epochs": 1})["checkpoint"]
+    changed = settings(place, resume=half, checkpoint_dir=own["checkpoint_dir"])
+    assert run_recbole_fair(MODEL, "toy", config_dict=changed)["variants"] == first["variants"]
     with pytest.raises(FairError, match="is a finished PopSteerSASRec"):
         run_recbole_fair(MODEL, "toy", config_dict=settings(place, resume=first["checkpoint"]))
 
