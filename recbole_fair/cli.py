@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -184,6 +185,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the words after the program's name; those of the process when left out.
     """
+    if not sys.warnoptions:
+        # RecBole's use of older pandas and PyTorch calls is nothing that a user could mend.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     try:
         cli.main(args=None if args is None else list(args), prog_name="recbole-fair", standalone_mode=False)
     except FairError as error:

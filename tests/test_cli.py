@@ -160,7 +160,12 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("start", [["run_recbole_fair.py"], ["-m", "recbole_fair"]])
 def test_scripts_are_the_same_command(start: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, *start, "--model=BPR", "stray"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *start, "--model=BPR", "stray"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("recbole-fair: 'stray' is not a setting")
