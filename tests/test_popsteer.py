@@ -299,9 +299,8 @@ def test_guards(model: ToyPopSteer) -> None:
         model.set_strengths(sae_k=3)
     with pytest.raises(FairError, match="not a variant"), model.use_variant("other"):
         pass
-    long = ToyPopSteer(Settings(SETTINGS, synthetic_length=WINDOW + 1, sae_epochs=1), ToyDataset())
     with pytest.raises(FairError, match="synthetic_length=13"):
-        long.fit_intervention(SimpleNamespace(_dataset=ToyDataset()), None)
+        ToyPopSteer(Settings(SETTINGS, synthetic_length=WINDOW + 1), ToyDataset())
 
 
 # -- vectors ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recbole_fair.data.interactions import Interactions, training_interactions
 from recbole_fair.data.popularity import count_items, select_head_tail
-from recbole_fair.data.profiles import SyntheticProfiles
+from recbole_fair.data.profiles import profiles_of
 from recbole_fair.data.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.model.moments import StreamingMoments
@@ -268,7 +268,8 @@ class PopSteer(PostHocModel):
         titles = item_titles(dataset)
         tokens = dataset.field2id_token[dataset.iid_field]
         chosen = [j for side in strongest.values() for j in side]
-        activation = self.sae.encode_pre(last)[:, chosen].double().cpu().numpy()
+        pre = torch.addmm(self.sae.b_enc[chosen], last - self.sae.b_dec, self.sae.W_enc[chosen].t())
+        activation = pre.double().cpu().numpy()
         activation -= activation.mean(axis=0)
         activation /= np.maximum(activation.std(axis=0), np.finfo(np.float64).tiny)
         rows = np.full(inter.n_users, -1)
@@ -319,6 +320,15 @@ class PopSteerSASRec(PopSteer):
     type = SASRec.type
     sequence_fields = SASRec.sequence_fields
 
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        length, window = config["synthetic_length"], int(self.base.max_seq_length)
+        if isinstance(length, int) and length > window:
+            raise FairError(
+                f"synthetic_length={length} is longer than the window of the model; "
+                f"it must be at most MAX_ITEM_LIST_LENGTH={window}."
+            )
+
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
         """Representations of all training prefixes (``sae_vectors: all``) or of each user's whole history."""
         config = self._config
@@ -330,19 +340,7 @@ class PopSteerSASRec(PopSteer):
     @torch.no_grad()
     def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
         """Moments over synthetic sequences of ``items``."""
-        window = int(self.base.max_seq_length)
-        length = self._config["synthetic_length"] or window
-        lengths = None
-        if length == "matched":
-            length = window
-            histories = np.bincount(inter.user)
-            lengths = torch.from_numpy(histories[histories > 0])
-        if length > window:
-            raise FairError(
-                f"synthetic_length={length} is longer than the window of the model; "
-                f"it must be at most MAX_ITEM_LIST_LENGTH={window}."
-            )
-        profiles = SyntheticProfiles(items, self._config["synthetic_users"], length, lengths, seed)
+        profiles = profiles_of(self._config, items, inter, int(self.base.max_seq_length), seed)
         device = self.base.item_representations().device
         moments = StreamingMoments(self.sae.d_in)
         self.base.eval()
