@@ -219,13 +219,16 @@ def _evaluate(config: FairConfig, trainer: Any, test_data: Any, stages: _Stages,
             found["base_test_result"] = dict(results["base"].metrics)
             found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
             final = results[trainer.final_variant]
+            found["calibration_curves"] = {
+                name: result.curves["calibration"] for name, result in results.items() if "calibration" in result.curves
+            }
         else:
             final = trainer.evaluate_lists(test_data, shown)
     found["test_result"] = dict(final.metrics)
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):
             found[key] = getattr(final, key)
-    found["notes"] = list(final.notes)
+    found["notes"] = [*final.notes, *getattr(trainer.model, "scoring_notes", list)()]
     if config["recommendations_file"]:
         write_recommendations(config["recommendations_file"], final, test_data._dataset)
     return found

@@ -102,6 +102,37 @@ def select_head_tail(
     return torch.from_numpy(head), torch.from_numpy(tail)
 
 
+def select_by_quantile(counts: Tensor, head_share: float, tail_share: float) -> tuple[Tensor, Tensor]:
+    """Choose the items at or beyond a popularity threshold on each side (SPREE section 5.2, A.1).
+
+    The thresholds are quantiles of the counts (``inverted_cdf``); items as popular as a threshold belong to the side,
+    so that ties make a side larger than its share. Items without any interaction are left out.
+
+    Args:
+        counts: Interactions of each item ``[n_items]``, index 0 the padding.
+        head_share: Share of items that is head at least, in (0, 1).
+        tail_share: Share of items that is tail at least, in (0, 1).
+
+    Returns:
+        Ids of head items and ids of tail items, both ascending.
+
+    Raises:
+        FairError: For fewer than 20 items, or when the thresholds meet.
+    """
+    ids = torch.nonzero(counts > 0).flatten()
+    ids = ids[ids > 0].cpu()
+    if len(ids) < MIN_ITEMS:
+        raise FairError(f"Head and tail need at least {MIN_ITEMS} items, the data set has {len(ids)}.")
+    c = counts.cpu()[ids]
+    at_head, at_tail = np.quantile(c.numpy(), [1 - head_share, tail_share], method="inverted_cdf")
+    if at_head <= at_tail:
+        raise FairError(
+            f"Head and tail items cannot be told apart: with head_share={head_share} and tail_share={tail_share} both "
+            f"hold items with {int(at_tail)} interactions; lower the shares or filter rare items."
+        )
+    return ids[c >= int(at_head)], ids[c <= int(at_tail)]
+
+
 def _gather_mass(sorted_counts: npt.NDArray[np.int64], mass: float) -> npt.NDArray[np.bool_]:
     """Mark the leading items whose predecessors together hold less than ``mass`` interactions."""
     before = np.cumsum(sorted_counts) - sorted_counts

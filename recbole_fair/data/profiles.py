@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_fair.data.interactions import Interactions
 from recbole_fair.errors import FairError
 
 # Users drawn at a time: part of the stream's definition, so that it does not depend on how it is cut into batches.
@@ -68,3 +71,35 @@ class SyntheticProfiles:
                 lengths = self.lengths.cpu()[chosen].clamp(1, self.length)
                 drawn = drawn.masked_fill(columns >= lengths.unsqueeze(1), 0)
             yield from zip(torch.split(drawn, batch_size), torch.split(lengths, batch_size), strict=True)
+
+
+def check_profile_length(length: int | str | None, window: int) -> None:
+    """Raise a FairError when ``synthetic_length`` is beyond the window of the model."""
+    if isinstance(length, int) and length > window:
+        raise FairError(
+            f"synthetic_length={length} is longer than the window of the model; "
+            f"it must be at most MAX_ITEM_LIST_LENGTH={window}."
+        )
+
+
+def profiles_of(config: Any, items: Tensor, inter: Interactions, window: int, seed: int) -> SyntheticProfiles:
+    """The synthetic users that ``synthetic_users`` and ``synthetic_length`` ask for.
+
+    Args:
+        config: gives both keys; without a length profiles fill the window, ``matched`` draws real users' lengths.
+        items: ``[m]`` inner ids of the items to draw from.
+        inter: training interactions, for the lengths of real histories.
+        window: longest sequence that the model reads.
+        seed: of the users' own generator.
+
+    Raises:
+        FairError: a length beyond the window.
+    """
+    check_profile_length(config["synthetic_length"], window)
+    length = config["synthetic_length"] or window
+    lengths = None
+    if length == "matched":
+        length = window
+        histories = np.bincount(inter.user)
+        lengths = torch.from_numpy(histories[histories > 0])
+    return SyntheticProfiles(items, config["synthetic_users"], length, lengths, seed)

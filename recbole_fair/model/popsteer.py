@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recbole_fair.data.interactions import Interactions, training_interactions
 from recbole_fair.data.popularity import count_items, select_head_tail
-from recbole_fair.data.profiles import profiles_of
+from recbole_fair.data.profiles import check_profile_length, profiles_of
 from recbole_fair.data.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.model.moments import StreamingMoments
@@ -322,12 +322,7 @@ class PopSteerSASRec(PopSteer):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        length, window = config["synthetic_length"], int(self.base.max_seq_length)
-        if isinstance(length, int) and length > window:
-            raise FairError(
-                f"synthetic_length={length} is longer than the window of the model; "
-                f"it must be at most MAX_ITEM_LIST_LENGTH={window}."
-            )
+        check_profile_length(config["synthetic_length"], int(self.base.max_seq_length))
 
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
         """Representations of all training prefixes (``sae_vectors: all``) or of each user's whole history."""

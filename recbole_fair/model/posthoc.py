@@ -36,6 +36,8 @@ class PostHocModel(AbstractRecommender):
         strength_keys: configuration keys that are read at scoring time and never need a new fit.
         base: the base model.
         report: what :meth:`fit_intervention` returned, empty before.
+        scored_batches: set by the trainer: batches of a split with the scores of the variant in use, masked as the
+            evaluation masks them (:meth:`~recbole_fair.trainer.trainer.FairTrainerMixin.scored_batches`).
     """
 
     base_class: ClassVar[type[Any]]
@@ -46,6 +48,7 @@ class PostHocModel(AbstractRecommender):
     other_parameter_name: ClassVar[list[str]] = ["report"]
 
     fitted: Tensor
+    scored_batches: Callable[[Any], Iterator[tuple[Any, Tensor, Tensor | None, Tensor | None]]] | None = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -74,6 +77,15 @@ class PostHocModel(AbstractRecommender):
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` user representations under a variant other than the base."""
         raise NotImplementedError
+
+    @property
+    def final_variant(self) -> str:
+        """The variant that a run is about."""
+        return self.variants[-1]
+
+    def scoring_notes(self) -> list[str]:
+        """Sentences for the end of a run on what the scores of the variants are."""
+        return []
 
     def check_strength(self, name: str, value: Any) -> None:
         """Raise a FairError when a strength cannot be ``value``."""

@@ -19,6 +19,7 @@ from recbole_fair.properties_files import properties_dir, read_yaml
 from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import get_trainer
 from recbole_fair.report.tables import intervention_tables
+from recbole_fair.schema import KEYS
 from recbole_fair.trainer.trainer import FairTrainer
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ class PostHocTrainer(FairTrainer):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.timings: dict[str, float] = {}
-        self.final_variant: str = model.variants[-1]
+        self.final_variant: str = model.final_variant
+        model.scored_batches = self.scored_batches
         self._resume_base: str | None = None
         if model.report:
             self.checkpoint_extra["intervention"] = model.report
@@ -133,7 +135,7 @@ class PostHocTrainer(FairTrainer):
         return self.best_valid_score, self.best_valid_result if valid_data else None
 
     def evaluate_variants(self, eval_data: Any, show_progress: bool = False) -> dict[str, EvaluationResult]:
-        """Evaluate the base and every stage of the intervention on one split, the final variant last."""
+        """Evaluate the base and every stage or form of the intervention on one split."""
         results = {}
         for name in self.model.variants:
             with self.model.use_variant(name):
@@ -260,7 +262,8 @@ def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict
 def _own_keys(model: str) -> set[str]:
     """Keys of the intervention: those of the model's own properties file."""
     file = properties_dir() / "model" / f"{model}.yaml"
-    return set(read_yaml(file)) if file.is_file() else set()
+    # Metrics and list lengths that such a file sets are those of its reports, not of the method.
+    return set(read_yaml(file)) & set(KEYS) if file.is_file() else set()
 
 
 def _finished(content: Mapping[str, Any]) -> bool:

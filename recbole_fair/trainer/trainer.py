@@ -6,7 +6,7 @@ import copy
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,23 @@ class FairTrainerMixin:
     @torch.no_grad()
     def collect(self, eval_data: Any, show_progress: bool = False) -> Any:
         """One pass over a split: RecBole's ``DataStruct`` with the lists and what the metrics need."""
+        is_test = eval_data is self._test_data and self._valid_data is not None
+        self.eval_collector.use_validation_history(self._valid_data if is_test else None)
+        for interaction, scores, positive_u, positive_i in self.scored_batches(eval_data, show_progress):
+            self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+        self.eval_collector.model_collect(self.model)
+        return self.eval_collector.get_data_struct()
+
+    @torch.no_grad()
+    def scored_batches(
+        self, eval_data: Any, show_progress: bool = False
+    ) -> Iterator[tuple[Any, Tensor, Tensor | None, Tensor | None]]:
+        """Batches of a split with the model's scores, masked as the evaluation masks them.
+
+        Yields:
+            Interaction, scores ``[B, n_items]`` (-inf for what may not be shown), row of each held-out item, and the
+            held-out items.
+        """
         trainer: Any = self
         if self._train_data is None:
             raise ValueError("Call bind(train_data, ...) or fit(...) before evaluating.")
@@ -327,15 +344,10 @@ class FairTrainerMixin:
             trainer.item_tensor = eval_data._dataset.get_item_feature().to(trainer.device)
         if self.config["eval_type"] == EvaluatorType.RANKING:
             trainer.tot_item_num = eval_data._dataset.item_num
-        is_test = eval_data is self._test_data and self._valid_data is not None
-        self.eval_collector.use_validation_history(self._valid_data if is_test else None)
         score = self._full_sort_batch_eval if full else trainer._neg_sample_batch_eval
-        self._masks_validation = is_test
+        self._masks_validation = eval_data is self._test_data and self._valid_data is not None
         for batch in progress(eval_data, len(eval_data), "Evaluate", show_progress):
-            interaction, scores, positive_u, positive_i = score(batch)
-            self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
-        self.eval_collector.model_collect(self.model)
-        return self.eval_collector.get_data_struct()
+            yield score(batch)
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, history_index, positive_u, positive_i = batched_data
