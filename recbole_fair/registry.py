@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MODELS: dict[str, str] = {
     "SASRec": "recbole_fair.model.sasrec:SASRec",
     "PopSteerSASRec": "recbole_fair.model.popsteer:PopSteerSASRec",
+    "SPREESASRec": "recbole_fair.model.spree:SPREESASRec",
+    "SPREEBERT4Rec": "recbole_fair.model.spree:SPREEBERT4Rec",
 }
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
@@ -34,6 +36,8 @@ TRAINERS: dict[str, str] = {
 MODEL_TRAINERS: dict[str, str] = {
     "SASRec": "FairTrainer",
     "PopSteerSASRec": "PostHocTrainer",
+    "SPREESASRec": "PostHocTrainer",
+    "SPREEBERT4Rec": "PostHocTrainer",
 }
 
 # RecBole names two models in its file names only, or without a properties file of their own.

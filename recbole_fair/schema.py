@@ -161,6 +161,14 @@ KEYS: dict[str, Key] = {
     "dense_strength": Key("float", low=0, what="step from popular to unpopular users under steer_mode dense"),
     "keep_reconstruction_error": Key("bool", what="add back what the autoencoder cannot reconstruct"),
     # Training.
+    # SPREE.
+    "spree_strength": Key("float", what="steering strength lambda, any real number; 0 is the base"),
+    "spree_adaptive": Key("bool", what="whether each user's step is that user's estimated bias (Eq. 5) or 1 (Eq. 3)"),
+    "spree_sites": Key("str|list", choices=("last", "grid"), what="places to probe, or [[block, position], ...]"),
+    "bias_list_length": Key("int", low=1, what="length of the lists whose popularity bias is learnt"),
+    "bias_regularization": Key(
+        "float|str", low=0, open_low=True, choices=("cv",), what="L1 penalty of the bias estimator"
+    ),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
     "learning_rate_warmup": Key("float", low=0, what="epochs over which a linear schedule first rises"),
     # Evaluation.

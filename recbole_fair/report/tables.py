@@ -24,7 +24,39 @@ def intervention_tables(
     if "neurons" in report:
         for side, title in (("popular", "lean to popular users"), ("unpopular", "lean to unpopular users")):
             lines += ["", f"Neurons that {title}", *neuron_table(report["neurons"].get(side, []))]
+    if "probe" in report:
+        lines += ["", *probe_table(report["probe"]), "", *estimator_lines(report["bias"], report["estimator"])]
     return lines
+
+
+def probe_table(probe: Mapping[str, Any], most: int = 12) -> list[str]:
+    """Probe accuracies, a row a block and a column a position, and the chosen site (SPREE Figure 5).
+
+    Args:
+        probe: the report's entry.
+        most: columns at most; of more positions the last ones are shown, the result document has all.
+    """
+    accuracy = {(row["block"], row["position"]): row["accuracy"] for row in probe["accuracies"]}
+    blocks, positions = sorted({block for block, _ in accuracy}), sorted({position for _, position in accuracy})
+    shown = positions[-most:]
+    rows = [[f"block {block}", *(number(accuracy.get((block, p)), 4) for p in shown)] for block in blocks]
+    chosen = probe["chosen"]
+    lines = text_table(["probe accuracy at position", *map(str, shown)], rows)
+    if len(shown) < len(positions):
+        lines.append(f"and {len(positions) - len(shown)} earlier positions")
+    return [*lines, f"chosen: block {chosen['block']} at position {chosen['position']}"]
+
+
+def estimator_lines(bias: Mapping[str, Any], estimator: Mapping[str, Any]) -> list[str]:
+    """The bias of the validation users' lists and how well the estimator predicts it (SPREE Table 5)."""
+    lines = [
+        f"bias of {bias['users']} validation users' lists of {bias['list_length']}: mean {bias['mean']:+.4f}, "
+        f"standard deviation {bias['std']:.4f}",
+        f"bias estimator: held-out R2 {estimator['held_out_r2']:.4f}, MSE {estimator['held_out_mse']:.4f}, "
+        f"{estimator['nonzero']} of {len(estimator['coefficients'])} coefficients, alpha {estimator['alpha']:.3g}, "
+        f"mean step {estimator['mean_step']:.4f}",
+    ]
+    return [*lines, estimator["warning"]] if "warning" in estimator else lines
 
 
 def sae_table(
