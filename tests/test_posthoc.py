@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,14 @@ def test_base_equals_the_same_model_run_alone(first: dict[str, Any], place: Path
 
 
 def test_other_base_settings_are_not_reused(first: dict[str, Any], place: Path) -> None:
-    changed = settings(place, learning_rate=0.01, epochs=1, sae_epochs=1)
+    # A folder of its own, with the finished base in it: RecBole names files by the second, and these runs are quick.
+    folder = place / "others"
+    folder.mkdir()
+    copied = shutil.copy(first["base"]["file"], folder)
+    assert run_recbole_fair(MODEL, "toy", config_dict=settings(place, checkpoint_dir=str(folder), sae_epochs=1))[
+        "base"
+    ]["file"] == str(copied)
+    changed = settings(place, checkpoint_dir=str(folder), learning_rate=0.01, epochs=1, sae_epochs=1)
     assert run_recbole_fair(MODEL, "toy", config_dict=changed)["base"]["source"] == "trained"
     saved = load_checkpoint(first["base"]["file"])["config"]
     assert differing_settings(saved, {**saved, "metrics": ["MRR"], "n_layers": 5}) == {"n_layers": (2, 5)}
