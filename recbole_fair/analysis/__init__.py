@@ -1,0 +1,1 @@
+"""What evaluations say when put side by side: data out, no drawing."""
