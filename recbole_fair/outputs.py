@@ -35,6 +35,10 @@ def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None
         ) as file:
             temporary = file.name
             write(file)
+        # A temporary file is private; the file a user asked for follows the usual mask.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
     except OSError as error:
         raise FairError(f"Cannot write {target}: {error.strerror or error}.") from error

@@ -104,7 +104,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
         train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
     asked = config["eval_batch_size"]
-    evaluations = []
+    evaluations: list[Any] = []
     for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:], strict=True):
         if len(split) == 0:
             evaluations.append(None)

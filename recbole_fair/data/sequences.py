@@ -39,6 +39,7 @@ class FairSequentialDataset(SequentialDataset):
     """
 
     flat: dict[str, Tensor]
+    inter_feat: Any
     is_train: bool = False
 
     def data_augmentation(self) -> None:

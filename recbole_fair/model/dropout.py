@@ -27,7 +27,7 @@ class _Dropout(torch.autograd.Function):
         return (x * mask).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return (grad_output[0] * mask).mul_(ctx.scale), None
 
@@ -47,5 +47,5 @@ def fast_dropout(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability, training=True)
-    out: Tensor = _Dropout.apply(x.contiguous(), probability)
+    out: Tensor = _Dropout.apply(x.contiguous(), probability)  # type: ignore[no-untyped-call]
     return out

@@ -43,7 +43,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (scale,) = grad_output
         grad_hidden = ctx.grad_hidden.mul_(scale) if ctx.grad_hidden is not None else None
         grad_weight = ctx.grad_weight.mul_(scale) if ctx.grad_weight is not None else None
@@ -70,5 +70,5 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor, chunk:
         return hidden.sum() * 0.0
     if chunk is None:
         chunk = max(64, _CHUNK_BYTES // (weight.shape[0] * hidden.element_size()))
-    total: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, target, chunk)
+    total: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, target, chunk)  # type: ignore[no-untyped-call]
     return total / hidden.shape[0]
