@@ -1,9 +1,9 @@
 """FairConfig: RecBole's configuration with our layers, checked keys and no hidden input.
 
 Layers, later ones win: RecBole's defaults, ``properties/overall.yaml``, ``model/<Model>.yaml`` (the base model's
-first), ``dataset/<name>.yaml``, the user's files in their order, ``config_dict``. The command line is merged into
-``config_dict`` by :mod:`recbole_fair.cli`; this module never looks at ``sys.argv``, evaluates no text and leaves the
-environment and the module globals of RecBole alone.
+first), ``dataset/<name>.yaml``, ``rerank/<ReRanker>.yaml``, the user's files in their order,
+``config_dict``. The command line is merged into ``config_dict`` by :mod:`recbole_fair.cli`; this module never looks at
+``sys.argv``, evaluates no text and leaves the environment and the module globals of RecBole alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.properties_files import FairLoader, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
 from recbole_fair.registry import get_model, lineage
+from recbole_fair.rerank.settings import reranker_defaults
 from recbole_fair.schema import KEYS, check_values, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class FairConfig(Config):
                 self.internal_config_dict.update(layer)
                 own_keys.update(layer)
         self.user_settings = {k: v for k, v in self.external_config_dict.items() if k not in ("model", "dataset")}
+        self.internal_config_dict.update(reranker_defaults(self.user_settings))
         protocol.settle(self.internal_config_dict, self.user_settings, recbole_protocol, model, dataset)
         self._check_keys(own_keys | set(self.internal_config_dict))
         check_values(self.user_settings, self.internal_config_dict)

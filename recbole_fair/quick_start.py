@@ -27,6 +27,9 @@ from recbole_fair.outputs import (
 from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import get_trainer
 from recbole_fair.report.summary import metrics_table
+from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.settings import CANDIDATES, drop_old_settings, make_reranker
+from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ def run_recbole_fair(
     stages = _Stages()
     config = FairConfig(model, dataset, config_file_list, config_dict)
     check_writable(config, _FILE_KEYS)
+    reranker = make_reranker(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger.info(config)
@@ -89,6 +93,8 @@ def run_recbole_fair(
     logger.info(net)
     trainer = get_trainer(config, config.model_class)(config, net)
     trainer.bind(*loaders)
+    if reranker is not None:
+        check_reranker(trainer, reranker)
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
     shown = bool(config["show_progress"]) and sys.stderr.isatty()
@@ -102,7 +108,7 @@ def run_recbole_fair(
         "best_valid_score": best_score,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": best_result,
-        **_evaluate(config, trainer, test_data, stages, shown),
+        **_evaluate(config, trainer, test_data, stages, shown, reranker),
         "checkpoint": str(trainer.saved_model_file) if saved else None,
     }
     return _finish(config, trainer, result, stages)
@@ -161,14 +167,17 @@ def evaluate_checkpoint(
     with stages("data"):
         config, net, _, *loaders = load_data_and_model(model_file, config_dict, model)
     check_writable(config, _FILE_KEYS)
+    reranker = make_reranker(config)
     trainer = get_trainer(config, config.model_class)(config, net)
     trainer.bind(*loaders)
+    if reranker is not None:
+        check_reranker(trainer, reranker)
     shown = bool(config["show_progress"]) and sys.stderr.isatty()
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "seed": config["seed"],
-        **_evaluate(config, trainer, loaders[2], stages, shown),
+        **_evaluate(config, trainer, loaders[2], stages, shown, reranker),
         "checkpoint": str(model_file),
     }
     return _finish(config, trainer, result, stages)
@@ -195,21 +204,27 @@ def _config_of(content: Mapping[str, Any], changes: Mapping[str, Any] | None, mo
     for fixed in ("model", "dataset"):
         if changes.pop(fixed, content[fixed]) != content[fixed]:
             raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
-    settings = {**content["user_settings"], **changes}
+    stored = drop_old_settings(content["user_settings"], changes)
+    settings = {**stored, **changes}
     for key in _FILE_KEYS:
         if key not in changes:
             settings.pop(key, None)
     settings.pop("resume", None)
     config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
     # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
-    for key, value in content["config"].items():
+    for key, value in drop_old_settings(content["config"], changes).items():
         if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
             config[key] = value
     return config
 
 
-def _evaluate(config: FairConfig, trainer: Any, test_data: Any, stages: _Stages, shown: bool) -> dict[str, Any]:
-    """Test the model, a post-hoc model in each of its variants; write the lists that the configuration asks for."""
+def _evaluate(
+    config: FairConfig, trainer: Any, test_data: Any, stages: _Stages, shown: bool, reranker: ReRanker | None
+) -> dict[str, Any]:
+    """Test the model, a post-hoc model in each of its variants; write the lists that the configuration asks for.
+
+    With a re-ranker the final lists are the re-ranked ones of the final variant, and the model's own stand beside them.
+    """
     found: dict[str, Any] = {"test_result": None}
     if test_data is None:
         return found
@@ -222,8 +237,15 @@ def _evaluate(config: FairConfig, trainer: Any, test_data: Any, stages: _Stages,
             found["calibration_curves"] = {
                 name: result.curves["calibration"] for name, result in results.items() if "calibration" in result.curves
             }
-        else:
+        elif reranker is None:
             final = trainer.evaluate_lists(test_data, shown)
+    if reranker is not None:
+        with stages("reranking"):
+            base, final = evaluate_reranked(trainer, test_data, reranker, shown)
+        name = config["reranker"]
+        found.setdefault("base_test_result", dict(base.metrics))
+        found.setdefault("variants", {"base": dict(base.metrics)})[name] = dict(final.metrics)
+        found["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **reranker.describe(max(config["topk"]))}
     found["test_result"] = dict(final.metrics)
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):

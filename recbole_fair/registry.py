@@ -40,6 +40,23 @@ MODEL_TRAINERS: dict[str, str] = {
     "SPREEBERT4Rec": "PostHocTrainer",
 }
 
+#: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
+RERANKERS: dict[str, str] = {
+    "IPR": "recbole_fair.rerank.ipr:IPR",
+    "PP": "recbole_fair.rerank.pp:PP",
+    "Random": "recbole_fair.rerank.random_items:Random",
+    "RandomNeighbors": "recbole_fair.rerank.random_neighbors:RandomNeighbors",
+    "FAstarIR": "recbole_fair.rerank.fa_star_ir:FAstarIR",
+    "PMMF": "recbole_fair.rerank.pmmf:PMMF",
+    "PCT": "recbole_fair.rerank.pct:PCT",
+    "DUOR": "recbole_fair.rerank.duor:DUOR",
+    "CP": "recbole_fair.rerank.cp:CP",
+    "Calibration": "recbole_fair.rerank.calibration:Calibration",
+    "Diversity": "recbole_fair.rerank.diversity:Diversity",
+    "FairCo": "recbole_fair.rerank.fairco:FairCo",
+    "PUFR": "recbole_fair.rerank.pufr:PUFR",
+}
+
 # RecBole names two models in its file names only, or without a properties file of their own.
 _RECBOLE_WITHOUT_YAML = ("Random", "LightGBM", "XGBoost")
 _RECBOLE_YAML_ONLY = ("lightgbm", "xgboost")
@@ -99,6 +116,33 @@ def get_model(name: str) -> type[Any]:
     except ModuleNotFoundError as error:
         raise FairError(f"model={name!r} needs the package '{error.name}', which is not installed.") from error
     return model
+
+
+def get_reranker(name: str) -> type[Any]:
+    """The re-ranker class of that name, or the one that ``"module:Class"`` names.
+
+    Args:
+        name: a name in :data:`RERANKERS`, matched exactly, or an import path of one's own class.
+
+    Returns:
+        The class.
+
+    Raises:
+        FairError: when there is no such class; the nearest name is suggested.
+    """
+    if name in RERANKERS:
+        return load_class(RERANKERS[name])
+    if ":" not in name:
+        raise FairError(f"reranker={name!r} is not a known re-ranker{did_you_mean(name, RERANKERS)}")
+    from recbole_fair.rerank.base import ReRanker
+
+    try:
+        found = load_class(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FairError(f"reranker={name!r} could not be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, ReRanker)):
+        raise FairError(f"reranker={name!r} is not a class derived from recbole_fair.rerank.ReRanker.")
+    return found
 
 
 def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:

@@ -197,6 +197,31 @@ KEYS: dict[str, Key] = {
     "valid_constraint": Key(
         "str", optional=True, many=True, what="bound that a validation metric must keep, such as 'GiniIndex@10 <= 0.8'"
     ),
+    # Re-rankers; each checks the narrower range of its own keys.
+    "reranker": Key("str", optional=True, what="re-ranker that runs after the model: a name, or module:Class"),
+    "reranker_candidates": Key("int", low=1, optional=True, what="best items that it sees a user, null for all"),
+    "reranker_alpha": Key("float", low=0, what="strength (IPR, PP, RandomNeighbors), significance level (FAstarIR)"),
+    "reranker_lambda": Key("float", low=0, what="strength (PMMF, CP, Calibration, FairCo, PUFR), relevance (PCT)"),
+    "reranker_theta": Key("float", low=0, high=1, what="strength of Diversity"),
+    "reranker_p": Key("float", low=0, high=1, what="share of tail items that FAstarIR wants"),
+    "reranker_correction": Key("str", choices=("exact", "sidak", "none"), what="how FAstarIR adjusts its level"),
+    "reranker_provider": Key("str", what="whose exposure counts: group (head, mid, tail), item, or an item column"),
+    "reranker_score": Key("str", choices=("minmax", "sigmoid", "raw"), what="scale of the scores in a re-ranker"),
+    "reranker_hard_budget": Key("bool", what="whether PMMF shuts exhausted providers out"),
+    "reranker_seed": Key("int", low=0, optional=True, what="seed of the re-ranker's draws, the run's when null"),
+    "reranker_pool": Key("int", low=1, what="best candidates that Random draws from"),
+    "reranker_pool_factor": Key("int", low=1, what="Diversity looks at so many times K candidates"),
+    "reranker_order": Key("str", choices=("random", "score"), what="order of drawn items"),
+    "reranker_target": Key("float|str", low=0, high=1, choices=("equal", "items"), what="PCT's target: or tail share"),
+    "reranker_groups": Key("str", choices=("tail", "segments"), what="PCT's groups: tail and rest, or three segments"),
+    "reranker_solver": Key("str", choices=("auto", "proportional", "lp"), what="how PCT finds the users' targets"),
+    "reranker_popular_share": Key(
+        "float", low=0, high=1, open_low=True, open_high=True, what="share that DUOR's popular items make up"
+    ),
+    "reranker_popular_by": Key("str", choices=("items", "interactions"), what="what that share is a share of"),
+    "reranker_last": Key("int", low=1, optional=True, what="interactions at the end of a history that DUOR looks at"),
+    "reranker_smoothing": Key("float", low=0, high=1, open_low=True, what="Steck's smoothing in Calibration"),
+    "reranker_models": Key("str", many=True, optional=True, what="checkpoints of other seeds (PUFR)"),
     "per_user_file": Key("str", optional=True, what="path of the CSV of metrics by user"),
     "per_item_file": Key("str", optional=True, what="path of the CSV of exposure by item"),
 }

@@ -32,6 +32,13 @@ class _RecBolePart(Register):
         return key in _RECBOLE_COLLECTS and bool(super().need(key))
 
 
+def are_among(keys: Tensor, wanted: Tensor) -> Tensor:
+    """Whether each entry of ``wanted`` is one of the sorted ``keys``, bool of its shape."""
+    if not len(keys):
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted
+
+
 class FairCollector(Collector):
     """Collects lists, hits, held-out items and user ids, and holds popularity and histories of the training split.
 
@@ -39,6 +46,7 @@ class FairCollector(Collector):
         options: Options of the metrics.
         popularity: Popularity of the items in training, once :meth:`data_collect` has run.
         histories: Training histories, likewise.
+        n_candidates: How many of each user's best items are kept for a re-ranker, 0 for none.
     """
 
     def __init__(self, config: Any) -> None:
@@ -54,9 +62,11 @@ class FairCollector(Collector):
         self._dataset: Any = None
         self._later: Any = None
         self._n_items = 0
+        self.n_candidates = 0
         self._clear()
 
     def _clear(self) -> None:
+        self._candidates: list[tuple[Tensor, Tensor]] = []
         self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
     def data_collect(self, train_data: Any) -> None:
@@ -132,7 +142,7 @@ class FairCollector(Collector):
         n_rows, n_items = scores_tensor.shape
         self._n_items = n_items
         device, kmax = scores_tensor.device, self.options.kmax
-        values, items = torch.topk(scores_tensor, min(kmax, n_items), dim=-1)
+        values, items = torch.topk(scores_tensor, min(max(kmax, self.n_candidates), n_items), dim=-1)
         if bool(values[:, 0].isnan().any()):
             raise FairError("The model's scores are not numbers (NaN): training has diverged, lower learning_rate.")
         # Where the candidates run out a list ends: RecBole would fill it with masked items.
@@ -140,17 +150,15 @@ class FairCollector(Collector):
         if items.shape[1] < kmax:
             items = torch.nn.functional.pad(items, (0, kmax - items.shape[1]))
             values = torch.nn.functional.pad(values, (0, kmax - values.shape[1]), value=-math.inf)
+        if self.n_candidates:
+            self._candidates.append((items.cpu(), values.cpu()))
+            items, values = items[:, :kmax], values[:, :kmax]
         rows = torch.arange(n_rows, device=device).unsqueeze(1)
         assert positive_u is not None
         assert positive_i is not None
         # One sorted array of keys instead of a users-by-items matrix; an item held out twice counts once.
         keys = torch.unique(positive_u.to(device).long() * n_items + positive_i.to(device).long())
-        wanted = rows * n_items + items
-        if len(keys):
-            at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-            hits = (keys[at] == wanted) & (items > 0)
-        else:
-            hits = torch.zeros_like(items, dtype=torch.bool)
+        hits = are_among(keys, rows * n_items + items) & (items > 0)
         n_positives = torch.bincount(keys.div(n_items, rounding_mode="floor"), minlength=n_rows)
         self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows), values))
 
@@ -168,8 +176,9 @@ class FairCollector(Collector):
         Returns:
             RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
             number of held-out items), ``rec.users``, ``rec.values`` (the items' scores), ``rec.positives`` (row bounds
-            and items), ``data.num_items``, ``data.num_users``, ``data.popularity``, ``data.histories``,
-            ``data.groups``, ``data.facts`` (about users), and RecBole's own entries.
+            and items), ``rec.candidates`` (items and scores ``[U, n_candidates]``, if wanted), ``data.num_items``,
+            ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, ``data.facts`` (about users),
+            and RecBole's own entries.
         """
         struct = DataStruct()
         for key in _RECBOLE_COLLECTS:
@@ -180,6 +189,8 @@ class FairCollector(Collector):
             items, hits, n_positives, held_out, users, values = (
                 torch.cat(p).cpu() for p in zip(*self._batches, strict=True)
             )
+            if self._candidates:
+                struct["rec.candidates"] = tuple(torch.cat(part) for part in zip(*self._candidates, strict=True))
             self._clear()
             struct["rec.items"] = items
             struct["rec.topk"] = torch.cat([hits.long(), n_positives.unsqueeze(1)], dim=1)

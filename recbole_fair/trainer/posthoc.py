@@ -254,7 +254,7 @@ class PostHocTrainer(FairTrainer):
 
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that matter for training and differ between two plain configurations: key to both values."""
-    keys = (set(one) | set(other)) - _NOT_OF_TRAINING - COMPUTED_KEYS
+    keys = {key for key in set(one) | set(other) if not key.startswith("reranker")} - _NOT_OF_TRAINING - COMPUTED_KEYS
     pairs = {key: (one.get(key), other.get(key)) for key in sorted(keys)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

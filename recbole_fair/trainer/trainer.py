@@ -174,7 +174,7 @@ class FairTrainerMixin:
             self._pending = None
         if self._schedule is not None:
             self._schedule.begin(epoch_idx, len(train_data))
-        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)  # type: ignore[misc,no-any-return]
+        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)  # type: ignore[misc]
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
@@ -316,8 +316,12 @@ class FairTrainerMixin:
         return self.evaluator.result(self.collect(eval_data, show_progress))
 
     @torch.no_grad()
-    def collect(self, eval_data: Any, show_progress: bool = False) -> Any:
-        """One pass over a split: RecBole's ``DataStruct`` with the lists and what the metrics need."""
+    def collect(self, eval_data: Any, show_progress: bool = False, candidates: int = 0) -> Any:
+        """One pass over a split: RecBole's ``DataStruct`` with the lists and what the metrics need.
+
+        With ``candidates`` it also holds so many of each user's best items, for a re-ranker.
+        """
+        self.eval_collector.n_candidates = candidates
         is_test = eval_data is self._test_data and self._valid_data is not None
         self.eval_collector.use_validation_history(self._valid_data if is_test else None)
         for interaction, scores, positive_u, positive_i in self.scored_batches(eval_data, show_progress):

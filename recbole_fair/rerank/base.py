@@ -1,0 +1,185 @@
+"""What every re-ranker has in common: candidates and facts in, lists out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from recbole_fair.errors import FairError
+from recbole_fair.rerank.facts import Facts
+from recbole_fair.schema import Key
+
+__all__ = ["Candidates", "Facts", "Lists", "ReRanker", "best_places"]
+
+PREFIX = "reranker_"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best items of every list of an evaluation, as the model scores them.
+
+    Attributes:
+        items: Item ids, long ``[U, C]``, best first, 0 = no item: a row's candidates stand at its front.
+        scores: The model's scores ``[U, C]``, falling; -inf where there is no item.
+        users: Inner user id of each row, long ``[U]``.
+    """
+
+    items: Tensor
+    scores: Tensor
+    users: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Where there is an item, bool ``[U, C]``."""
+        return self.items > 0
+
+    def scaled(self, how: str) -> Tensor:
+        """Scores on the scale that a method asks for.
+
+        Args:
+            how: ``raw``; ``sigmoid``; ``minmax``: from 0, the user's worst candidate, to 1, the best one. Where all
+                candidates score alike they are 0.
+
+        Returns:
+            float64 ``[U, C]``, 0 where there is no item.
+        """
+        valid, scores = self.valid, self.scores.double()
+        if how == "sigmoid":
+            scores = scores.sigmoid()
+        elif how == "minmax":
+            low = scores.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+            span = scores.amax(1, keepdim=True) - low
+            scores = (scores - low) / torch.where(span > 0, span, 1.0)
+        return scores.masked_fill(~valid, 0.0)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Re-ranked lists.
+
+    Attributes:
+        items: Item ids, long ``[U, K]``, best first, 0 where the candidates ran out.
+        scores: The *model's* scores of these items ``[U, K]``; the order is that of the re-ranker.
+        places: Columns of the candidates ``[U, K]``, -1 where there is no item.
+    """
+
+    items: Tensor
+    scores: Tensor
+    places: Tensor
+
+
+def best_places(values: Tensor, valid: Tensor, k: int) -> Tensor:
+    """Columns of the k largest values of each row, best first; equal values keep the model's order.
+
+    Args:
+        values: ``[U, C]``.
+        valid: bool ``[U, C]``, columns that hold a candidate.
+        k: Length of the lists.
+
+    Returns:
+        long ``[U, min(k, C)]``.
+    """
+    return values.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :k]
+
+
+class ReRanker(ABC):
+    """A re-ranker: a frozen dataclass whose fields are its settings.
+
+    The field ``alpha`` is the configuration key ``reranker_alpha`` (``lambda_`` is ``reranker_lambda``), its default
+    value stands in ``properties/rerank/<Class>.yaml``. A concrete class writes :meth:`places`.
+
+    Attributes:
+        limits: What each field may hold.
+        needs: What :class:`Facts` must be able to give: names of its attributes.
+    """
+
+    limits: ClassVar[Mapping[str, Key]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, key in self.limits.items():
+            value = getattr(self, name)
+            if not key.accepts(value):
+                name, who = key_of(name), type(self).__name__
+                raise FairError(f"{name}={value!r} is not allowed for {who}: it must be {key.allowed()}.")
+
+    @classmethod
+    def keys(cls) -> dict[str, str]:
+        """Configuration key of each field, by field."""
+        return {field.name: key_of(field.name) for field in fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: Any) -> ReRanker:
+        """Make one from the configuration's ``reranker_*`` keys; ``seed`` is the run's when its own is not set.
+
+        Raises:
+            FairError: for a value that is not allowed.
+        """
+        values = {name: config[key] for name, key in cls.keys().items()}
+        if values.get("seed", 0) is None:
+            values["seed"] = config["seed"]
+        return cls(**values)
+
+    @abstractmethod
+    def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
+        """Choose and order the items of each list.
+
+        Args:
+            candidates: Those of all lists of the evaluation.
+            facts: What is known about items and users from training.
+            k: Length of the lists.
+
+        Returns:
+            long ``[U, at most k]``: columns of ``candidates``, best first. Columns without an item, and -1, mean that
+            the list has ended.
+        """
+
+    def check(self, facts: Facts, k: int) -> None:
+        """Find out before training whether lists of length k can be made.
+
+        Raises:
+            FairError: if something is missing or too short.
+        """
+        for name in self.needs:
+            getattr(facts, name)
+
+    def describe(self, k: int) -> dict[str, Any]:
+        """Settings, and what follows from them, as plain values for the result document."""
+        return {key_of(name): value for name, value in asdict(self).items()}  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def rerank(self, candidates: Candidates, facts: Facts, k: int) -> Lists:
+        """Make the lists.
+
+        Args:
+            candidates: Those of all lists of the evaluation.
+            facts: What is known about items and users from training.
+            k: Length of the lists.
+
+        Returns:
+            Lists ``[U, k]``; they end early only where a user's candidates run out.
+        """
+        self.check(facts, k)
+        places = self.places(candidates, facts, k)
+        if places.shape[1] < k:
+            places = torch.nn.functional.pad(places, (0, k - places.shape[1]), value=-1)
+        places = places.masked_fill(candidates.items.gather(1, places.clamp(min=0)) == 0, -1)
+        # A list has no holes: where the candidates ran out, its items move up.
+        places = places.gather(1, (places < 0).to(torch.uint8).argsort(dim=1, stable=True))
+        there, at = places >= 0, places.clamp(min=0)
+        items = candidates.items.gather(1, at).masked_fill(~there, 0)
+        ordered = torch.where(there, items, -1 - torch.arange(k, device=items.device)).sort(1).values
+        if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+            raise ValueError(f"{type(self).__name__} put an item into a list twice.")
+        scores = candidates.scores.gather(1, at).masked_fill(~there, -torch.inf)
+        return Lists(items, scores, places)
+
+
+def key_of(field: str) -> str:
+    """Configuration key of a re-ranker's field."""
+    return PREFIX + field.rstrip("_")

@@ -1,0 +1,71 @@
+"""DUOR (our reading): lists whose share of popular items follows the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recbole_fair.data.popularity import select_head_tail
+from recbole_fair.rerank.base import Candidates, Facts, ReRanker
+from recbole_fair.rerank.facts import one_hot
+from recbole_fair.rerank.queues import GroupQueues, best_group, gather_heads
+from recbole_fair.schema import Key
+
+
+@dataclass(frozen=True)
+class DUOR(ReRanker):
+    """DUOR in *our reading*: popular items are damped while the list is more popular than the user, else promoted.
+
+    Source: Gulsoy, Yalcin, Tacli and Bilge, IJHCS 2025, of which only the two sentences of the PopSteer paper could be
+    used: a Pareto split of the items, and a list that is calibrated step by step to the user's popularity inclination.
+    Reading: scores are scaled to [0, 1] over the t candidates (t is ``reranker_candidates``; the paper tunes 50 to
+    1000); at each step ``delta`` = popular share of the list so far minus that of the user's history (0 at the first
+    step), popular items count ``score * (1 - delta)``, others ``score * (1 + delta)``, and the best is taken. It is
+    not the authors' code, and has no strength: where lists already match histories it changes little.
+
+    Attributes:
+        popular_share: Share of the items, or of the interactions, that the popular items make up.
+        popular_by: ``items`` or ``interactions``.
+        last: Look at this many interactions at the end of a history, all of them if not set.
+    """
+
+    limits: ClassVar[dict[str, Key]] = {
+        "popular_share": Key("float", low=0, high=1, open_low=True, open_high=True),
+        "popular_by": Key("str", choices=("items", "interactions")),
+        "last": Key("int", low=1, optional=True),
+    }
+
+    popular_share: float
+    popular_by: str
+    last: int | None
+
+    def check(self, facts: Facts, k: int) -> None:
+        """See that the items can be split."""
+        self._popular(facts)
+
+    def _popular(self, facts: Facts) -> Tensor:
+        """1 for popular items, 0 for others, long ``[n_items]``."""
+        share = self.popular_share
+        head, _ = select_head_tail(facts.popularity.counts, share, 1 - share, self.popular_by)
+        return torch.zeros(facts.n_items, dtype=torch.long).index_fill_(0, head, 1)
+
+    def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
+        """Choose between the best popular and the best other candidate, step by step."""
+        popular = self._popular(facts)
+        wanted = facts.history_shares(candidates.users, one_hot(popular, 2), self.last)[:, 1]
+        labels = popular.to(candidates.items.device)[candidates.items].masked_fill(~candidates.valid, -1)
+        queues, scores = GroupQueues(labels, 2), candidates.scaled("minmax")
+        shown = torch.zeros_like(wanted)
+        chosen = []
+        for place in range(min(k, queues.none)):
+            delta = shown / place - wanted if place else torch.zeros_like(wanted)
+            heads = queues.heads()
+            values = gather_heads(scores, heads, -torch.inf) * torch.stack([1 + delta, 1 - delta], dim=1)
+            # An empty queue stays empty whatever its factor: -inf * 0 is not a number.
+            group = best_group(values.masked_fill(heads >= queues.none, -torch.inf), heads)
+            chosen.append(queues.take(group))
+            shown += group == 1
+        return torch.stack(chosen, dim=1)
