@@ -5,8 +5,8 @@
 
 Each part runs in a process of its own, so that memory can be told apart. RecBole is measured as its users get it:
 importing its models switches autograd's anomaly detection on (the import of SINE does); ``--no-anomaly`` switches it
-off for RecBole as well. Its Gini, coverage and popularity metrics crash as shipped; here its collector is mended first, so
-that the same metrics can be timed.
+off for RecBole as well. Its Gini, coverage and popularity metrics crash as shipped; here its collector is mended first,
+so that the same metrics can be timed.
 """
 
 from __future__ import annotations

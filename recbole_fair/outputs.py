@@ -15,7 +15,6 @@ from typing import IO, Any
 import torch
 
 from recbole_fair import __version__
-from recbole_fair.checkpoint import plain_config
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.result import EvaluationResult, plain
 
@@ -77,16 +76,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def changed_settings(config: Any) -> dict[str, Any]:
-    """The settings in which a run differs from the defaults."""
-    everything = plain_config(config)
-    return {
-        key: everything.get(key, value)
-        for key, value in config.user_settings.items()
-        if key not in config.fair_defaults or config.fair_defaults[key] != value
-    }
 
 
 def write_result(path: str | Path, result: Mapping[str, Any]) -> None:

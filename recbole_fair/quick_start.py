@@ -18,7 +18,6 @@ from recbole_fair.data.interactions import data_fingerprint
 from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.outputs import (
-    changed_settings,
     check_writable,
     versions,
     write_recommendations,
@@ -132,6 +131,12 @@ def load_data_and_model(
     """
     content = load_checkpoint(model_file)
     config = _config_of(content, config_dict, model)
+    net, *loaders = _load_model(config, content, model_file)
+    return config, net, loaders[0]._dataset, *loaders
+
+
+def _load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
+    """The model of a checkpoint's content, in evaluation mode, with its three loaders."""
     init_seed(config["seed"], config["reproducibility"])
     loaders = load_data(config)
     found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
@@ -144,7 +149,7 @@ def load_data_and_model(
     net.load_state_dict(content["state_dict"])
     net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
     net.eval()
-    return config, net, loaders[0]._dataset, *loaders
+    return net, *loaders
 
 
 def evaluate_checkpoint(
@@ -164,8 +169,11 @@ def evaluate_checkpoint(
         FairError: for a file that cannot be used or settings that do not fit it.
     """
     stages = _Stages()
+    content = load_checkpoint(model_file)
+    config = _config_of(content, config_dict, model)
+    init_logger(config)
     with stages("data"):
-        config, net, _, *loaders = load_data_and_model(model_file, config_dict, model)
+        net, *loaders = _load_model(config, content, model_file)
     check_writable(config, _FILE_KEYS)
     reranker = make_reranker(config)
     trainer = get_trainer(config, config.model_class)(config, net)
@@ -259,7 +267,7 @@ def _evaluate(
 def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: _Stages) -> dict[str, Any]:
     popularity = trainer.eval_collector.popularity
     result |= {
-        "config": changed_settings(config),
+        "config": config.differences(),
         "mask_seen": config["mask_seen"],
         "popularity": popularity.describe() if popularity is not None else None,
         **trainer.checkpoint_extra,
