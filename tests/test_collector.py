@@ -106,3 +106,14 @@ def test_evaluator_names_missing_training_data() -> None:
     collector.eval_batch_collect(scores, Interaction({"user_id": torch.tensor([1])}), one, torch.tensor([1]))
     with pytest.raises(FairError, match="training data"):
         FairEvaluator(cfg).evaluate(collector.get_data_struct())
+
+
+def test_defaults_of_the_options_are_those_of_overall_yaml() -> None:
+    from recbole_fair.evaluator.options import MetricOptions
+    from recbole_fair.properties_files import properties_dir, read_yaml
+    from recbole_fair.schema import KEYS
+
+    defaults = read_yaml(properties_dir() / "overall.yaml")
+    own = {key: value for key, value in defaults.items() if key in MetricOptions.__dataclass_fields__ and key in KEYS}
+    assert len(own) >= 12
+    assert MetricOptions.from_config(own) == MetricOptions()
