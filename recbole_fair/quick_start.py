@@ -17,6 +17,7 @@ from recbole_fair.config import FairConfig
 from recbole_fair.data.interactions import data_fingerprint
 from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.files import write_per_item, write_per_user
 from recbole_fair.outputs import (
     check_writable,
     versions,
@@ -79,7 +80,7 @@ def run_recbole_fair(
     """
     stages = _Stages()
     config = FairConfig(model, dataset, config_file_list, config_dict)
-    check_writable(config, _FILE_KEYS)
+    _check_files(config)
     reranker = make_reranker(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
@@ -135,6 +136,17 @@ def load_data_and_model(
     return config, net, loaders[0]._dataset, *loaders
 
 
+def _check_files(config: FairConfig) -> None:
+    """Find out before training whether the files asked for can be written.
+
+    Raises:
+        FairError: naming the key and the path.
+    """
+    check_writable(config, _FILE_KEYS)
+    if config["neurons_file"] and not hasattr(config.model_class, "write_neurons"):
+        raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
+
+
 def _load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
     """The model of a checkpoint's content, in evaluation mode, with its three loaders."""
     init_seed(config["seed"], config["reproducibility"])
@@ -174,7 +186,7 @@ def evaluate_checkpoint(
     init_logger(config)
     with stages("data"):
         net, *loaders = _load_model(config, content, model_file)
-    check_writable(config, _FILE_KEYS)
+    _check_files(config)
     reranker = make_reranker(config)
     trainer = get_trainer(config, config.model_class)(config, net)
     trainer.bind(*loaders)
@@ -258,9 +270,15 @@ def _evaluate(
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):
             found[key] = getattr(final, key)
-    found["notes"] = [*final.notes, *getattr(trainer.model, "scoring_notes", list)()]
-    if config["recommendations_file"]:
-        write_recommendations(config["recommendations_file"], final, test_data._dataset)
+    found["notes"] = [*trainer.notes, *final.notes, *getattr(trainer.model, "scoring_notes", list)()]
+    writers = {
+        "recommendations_file": write_recommendations,
+        "per_user_file": write_per_user,
+        "per_item_file": write_per_item,
+    }
+    for key, write in writers.items():
+        if config[key]:
+            write(config[key], final, test_data._dataset)
     return found
 
 
@@ -275,10 +293,7 @@ def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: _S
         "versions": versions(),
     }
     if config["neurons_file"]:
-        write = getattr(trainer.model, "write_neurons", None)
-        if write is None:
-            raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
-        write(config["neurons_file"])
+        trainer.model.write_neurons(config["neurons_file"])
     if config["result_file"]:
         write_result(config["result_file"], result)
     for line in metrics_table(result, int(config["metric_decimal_place"] or 4)):

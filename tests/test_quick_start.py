@@ -209,3 +209,47 @@ def test_objective_function_reports_validation(settings):
     result = objective_function({**settings, "model": "BPR", "dataset": "small", "epochs": 1}, saved=False)
     assert set(result) == {"model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
     assert not Path("saved").exists() or not list(Path("saved").glob("*.pth"))
+
+
+def test_neurons_of_a_model_without_any_are_refused_before_training(settings):
+    with pytest.raises(FairError, match="BPR has no neurons"):
+        run_recbole_fair("BPR", "small", config_dict={**settings, "neurons_file": "n.csv"})
+    assert not Path("saved").exists()
+
+
+def test_per_user_and_per_item_files(settings):
+    settings |= {"epochs": 1, "per_user_file": "u.csv", "per_item_file": "i.csv"}
+    result = run_recbole_fair("BPR", "small", config_dict=settings)
+    with open("u.csv", newline="") as file:
+        users = list(csv.DictReader(file))
+    assert np.mean([float(row["ndcg@5"]) for row in users]) == pytest.approx(result["test_result"]["ndcg@5"], abs=1e-12)
+    with open("i.csv", newline="") as file:
+        items = list(csv.DictReader(file))
+    shown = next(column for column in items[0] if column.startswith("recommended"))
+    assert sum(int(row[shown]) for row in items) == 5 * len(users)
+
+
+def test_constraint_keeps_the_best_epoch_that_satisfies_it(settings, monkeypatch):
+    epochs = [(0.1, 0.9), (0.5, 0.9), (0.2, 0.7), (0.3, 0.8), (0.25, 0.6), (0.9, 0.81)]
+    seen = iter(epochs)
+
+    def validate(self, valid_data, show_progress=False):
+        ndcg, gini = next(seen)
+        return ndcg, {"ndcg@5": ndcg, "giniindex@5": gini}
+
+    monkeypatch.setattr("recbole.trainer.trainer.Trainer._valid_epoch", validate)
+    settings |= {"epochs": 6, "valid_constraint": "GiniIndex@5 <= 0.8"}
+    result = run_recbole_fair("BPR", "small", config_dict=settings)
+    assert result["best_valid_score"] == 0.3
+    assert result["best_valid_result"] == {"ndcg@5": 0.3, "giniindex@5": 0.8}
+    assert not any("valid_constraint" in note for note in result["notes"])
+    seen = iter(epochs)
+    result = run_recbole_fair("BPR", "small", config_dict={**settings, "valid_constraint": "GiniIndex@5 <= 0.5"})
+    assert result["best_valid_result"] == {"ndcg@5": 0.25, "giniindex@5": 0.6}  # the one that missed it least
+    assert result["best_valid_score"] == 0.25
+    assert any("No epoch kept valid_constraint" in note for note in result["notes"])
+
+
+def test_constraint_on_a_metric_that_is_not_computed(settings):
+    with pytest.raises(FairError, match="not computed"):
+        run_recbole_fair("BPR", "small", config_dict={**settings, "valid_constraint": "UPD@5 <= 0.5"})

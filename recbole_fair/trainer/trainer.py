@@ -30,6 +30,7 @@ from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import data_fingerprint, training_interactions
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
+from recbole_fair.evaluator.constraint import parse_constraints, selection_value
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ def progress(items: Any, total: int, title: str, show: bool) -> Any:
     if not show or not sys.stderr.isatty():
         return items
     return tqdm(items, total=total, desc=title, ncols=100, leave=False)
+
+
+# Added to the score of an epoch that misses a constraint; far beyond any metric.
+_INFEASIBLE = 1e9
 
 
 class _Schedule:
@@ -77,6 +82,7 @@ class FairTrainerMixin:
     """What our trainers add to any trainer of RecBole; it stands before it in the list of bases.
 
     Attributes:
+        notes: sentences on the training for the result document.
         checkpoint_extra: entries that a subclass wants in the checkpoint (a post-hoc model's report, say).
     """
 
@@ -93,6 +99,8 @@ class FairTrainerMixin:
         self.eval_collector = FairCollector(config)
         self.evaluator = FairEvaluator(config)
         self.checkpoint_extra: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self._constraints = parse_constraints(config["valid_constraint"], self.evaluator.options)
         self._best_state: dict[str, Any] | None = None
         self._pending: Mapping[str, Any] | None = None
         self._train_data: Any = None
@@ -148,7 +156,7 @@ class FairTrainerMixin:
         self._validated = bool(valid_data) and trainer.eval_step > 0
         if self._pending is not None and self._validated and trainer.cur_step > trainer.stopping_step:
             logger.info("The run to resume had already stopped early.")
-            return trainer.best_valid_score, trainer.best_valid_result
+            return self._chosen_epoch()
 
         def after_validation(epoch: int, score: float) -> None:
             if trainer.cur_step == 0:
@@ -159,7 +167,29 @@ class FairTrainerMixin:
                 callback_fn(epoch, score)
 
         shown = show_progress and sys.stderr.isatty()
-        return super().fit(train_data, valid_data, verbose, saved, shown, after_validation)  # type: ignore[misc]
+        super().fit(train_data, valid_data, verbose, saved, shown, after_validation)  # type: ignore[misc]
+        return self._chosen_epoch()
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
+        """RecBole's validation; an epoch that misses ``valid_constraint`` scores below every epoch that keeps it."""
+        score, result = super()._valid_epoch(valid_data, show_progress)  # type: ignore[misc]
+        trainer: Any = self
+        score = selection_value(trainer.valid_metric, score)
+        missed = sum(constraint.violation(result) for constraint in self._constraints)
+        if missed:
+            score = (-_INFEASIBLE if trainer.valid_metric_bigger else _INFEASIBLE) * (1.0 + missed)
+        return score, result
+
+    def _chosen_epoch(self) -> tuple[float, Any]:
+        """Score and result of the epoch that was kept, with a note where it misses the constraint."""
+        trainer: Any = self
+        score, result = trainer.best_valid_score, trainer.best_valid_result
+        if result and abs(score) >= _INFEASIBLE:
+            bounds = " and ".join(map(str, self._constraints))
+            self.notes.append(f"No epoch kept valid_constraint ({bounds}): the one that missed it least was kept.")
+            logger.warning(self.notes[-1])
+            score = result[trainer.valid_metric]
+        return score, result
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
