@@ -53,7 +53,8 @@ xgb_model xgb_nthread xgb_num_boost_round xgb_params xgb_silent xgb_verbose_eval
 """
 
 _COMPUTED = """
-MODEL_INPUT_TYPE MODEL_TYPE device eval_type model_class single_spec test_neg_sample_args valid_neg_sample_args
+MASK_INDEX MASK_ITEM_SEQ MODEL_INPUT_TYPE MODEL_TYPE NEG_ITEMS POS_ITEMS device eval_type model_class single_spec
+test_neg_sample_args valid_neg_sample_args
 """
 
 #: Every key that RecBole 1.2.1 reads, for any model.
