@@ -24,6 +24,10 @@ MODELS: dict[str, str] = {
     "PopSteerSASRec": "recbole_fair.model.popsteer:PopSteerSASRec",
     "SPREESASRec": "recbole_fair.model.spree:SPREESASRec",
     "SPREEBERT4Rec": "recbole_fair.model.spree:SPREEBERT4Rec",
+    "ILEBPR": "recbole_fair.model.ile:ILEBPR",
+    "ILELightGCN": "recbole_fair.model.ile:ILELightGCN",
+    "IPSBPR": "recbole_fair.model.ile:IPSBPR",
+    "IPSLightGCN": "recbole_fair.model.ile:IPSLightGCN",
 }
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
@@ -150,7 +154,7 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
 
     A class says by ``base_model_name`` (text or None) on which model's settings its own stand. Without it, the
     class's ancestors are looked through for the first with a known model name, so that ``class MyBPR(BPR)`` starts
-    from BPR's settings.
+    from BPR's settings. The attribute ``settings_from`` of a mixin names models whose files hold the mixin's settings.
 
     Args:
         model_class: the model's class.
@@ -168,7 +172,9 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
         known = set(known_models())
         ancestors = [c for c in model_class.__mro__[1:] if c.__name__ in known and c.__name__ != name]
         if ancestors:
-            return (*lineage(ancestors[0]), name)
+            below = lineage(ancestors[0])
+            named = [m for c in model_class.__mro__[:0:-1] for m in c.__dict__.get("settings_from", ())]
+            return (*below, *(m for m in dict.fromkeys(named) if m not in (*below, name)), name)
         inherited = getattr(model_class, "base_model_name", None)
         base = inherited if inherited != name else None
     if base is not None:

@@ -160,6 +160,12 @@ KEYS: dict[str, Key] = {
     "noise_std": Key("float", low=0, what="noise on the chosen neurons under steer_mode noise"),
     "dense_strength": Key("float", low=0, what="step from popular to unpopular users under steer_mode dense"),
     "keep_reconstruction_error": Key("bool", what="add back what the autoencoder cannot reconstruct"),
+    # ILE and its baseline IPS.
+    "ile_weight": Key("float", low=0, what="weight of the distance between the group losses, 0 is the base"),
+    "ile_distance": Key("str", choices=("std", "ent", "mad"), what="distance between the group losses"),
+    "ile_warmup": Key("float", low=0, what="epochs over which ile_weight rises from 0"),
+    "ips_max": Key("float", low=1, what="divisor of the most popular item's loss"),
+    "ips_normalize": Key("bool", what="whether the weights have mean 1 over the training interactions"),
     # Training.
     # SPREE.
     "spree_strength": Key("float", what="steering strength lambda, any real number; 0 is the base"),

@@ -109,6 +109,7 @@ class FairTrainerMixin:
         self._fingerprint: str | None = None
         self._seen: dict[bool, Histories] = {}
         self._validated = False
+        self._verbose = True
         self._schedule = _Schedule.of(config, self)
 
     # -- data ----------------------------------------------------------------------------------------------------
@@ -153,6 +154,7 @@ class FairTrainerMixin:
         if self._train_data is not train_data:
             self.bind(train_data, valid_data, self._test_data)
         trainer: Any = self
+        self._verbose = verbose
         self._validated = bool(valid_data) and trainer.eval_step > 0
         if self._pending is not None and self._validated and trainer.cur_step > trainer.stopping_step:
             logger.info("The run to resume had already stopped early.")
@@ -204,7 +206,24 @@ class FairTrainerMixin:
             self._pending = None
         if self._schedule is not None:
             self._schedule.begin(epoch_idx, len(train_data))
-        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)  # type: ignore[misc]
+        if hasattr(self.model, "begin_epoch"):
+            self.model.begin_epoch(epoch_idx)  # type: ignore[operator]
+        loss: float | tuple[float, ...] = super()._train_epoch(  # type: ignore[misc]
+            train_data, epoch_idx, loss_func, show_progress
+        )
+        self._report_epoch(epoch_idx)
+        return loss
+
+    def _report_epoch(self, epoch_idx: int) -> None:
+        """Log what the model's optional ``epoch_report()`` says (name to value), and send it to TensorBoard."""
+        report: dict[str, float] = getattr(self.model, "epoch_report", dict)()
+        if not report:
+            return
+        trainer: Any = self
+        if self._verbose:
+            logger.info("epoch %d: %s", epoch_idx, ", ".join(f"{name} {value:.4f}" for name, value in report.items()))
+        for name, value in report.items():
+            trainer.tensorboard.add_scalar(name, value, epoch_idx)
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
