@@ -78,6 +78,7 @@ def check_walls(
         _check_pkg_resources(version_of("setuptools"), module_exists("pkg_resources")),
         _check_below("numpy", version_of("numpy"), 2, "RecBole uses names such as numpy.float_ that numpy 2 removed."),
         _check_below("pandas", version_of("pandas"), 3, "pandas 3 needs numpy 2, and RecBole's code predates it."),
+        _check_scipy(version_of("scipy")),
         _check_torch(version_of("torch")),
         _check_metrics(version_of("recbole")),
     ]
@@ -121,6 +122,17 @@ def _check_below(package: str, version: str | None, limit: int, why: str) -> Fin
     if _numbers(version) < (limit,):
         return Finding(True, f"{package} {version}")
     return Finding(False, f"{package} {version}: {why}", cure)
+
+
+def _check_scipy(version: str | None) -> Finding:
+    cure = "pip install 'scipy<1.13'"
+    if version is None:
+        return Finding(False, "scipy is not installed.", cure)
+    if _numbers(version) < (1, 13):
+        return Finding(True, f"scipy {version}")
+    return Finding(
+        False, f"scipy {version}: RecBole's LightGCN, NGCF and others use dok_matrix._update, gone since 1.13.", cure
+    )
 
 
 def _check_torch(version: str | None) -> Finding:

@@ -11,7 +11,14 @@ import pytest
 from recbole_fair import doctor
 from recbole_fair.doctor import Finding, check_walls
 
-GOOD = {"recbole": "1.2.1", "setuptools": "80.9.0", "numpy": "1.26.4", "pandas": "2.3.3", "torch": "2.13.0+cpu"}
+GOOD = {
+    "recbole": "1.2.1",
+    "setuptools": "80.9.0",
+    "numpy": "1.26.4",
+    "pandas": "2.3.3",
+    "scipy": "1.12.0",
+    "torch": "2.13.0+cpu",
+}
 
 
 def walls(python: tuple[int, int] = (3, 11), resources: bool = True, **versions: str | None) -> list[Finding]:
@@ -21,7 +28,7 @@ def walls(python: tuple[int, int] = (3, 11), resources: bool = True, **versions:
 
 def test_working_set_is_healthy() -> None:
     assert all(finding.healthy for finding in walls())
-    assert len(walls()) == 7
+    assert len(walls()) == 8
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,8 @@ def test_working_set_is_healthy() -> None:
         ({"numpy": "2.0.0"}, "numpy 2.0.0", "pip install 'numpy<2'"),
         ({"numpy": None}, "numpy is not installed", "pip install 'numpy<2'"),
         ({"pandas": "3.1.1"}, "pandas 3.1.1", "pip install 'pandas<3'"),
+        ({"scipy": "1.13.0"}, "scipy 1.13.0", "pip install 'scipy<1.13'"),
+        ({"scipy": None}, "scipy is not installed", "pip install 'scipy<1.13'"),
         ({"torch": "2.3.1"}, "PyTorch 2.3.1", "pip install 'torch>=2.4,<3'"),
         ({"torch": None}, "PyTorch is not installed", "pip install 'torch>=2.4,<3'"),
         ({"recbole": "1.2.0"}, "RecBole 1.2.0", "pip install recbole==1.2.1"),
