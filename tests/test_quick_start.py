@@ -89,6 +89,19 @@ def test_resuming_a_run_that_stopped_early_trains_no_further(settings, monkeypat
     assert again["test_result"] == first["test_result"]
 
 
+def test_resuming_a_run_after_its_last_epoch_keeps_the_best_one(settings):
+    settings |= {"epochs": 6, "learning_rate": 0.3, "metrics": ["NDCG"]}
+    first = run_recbole_fair("BPR", "small", config_dict=settings)
+    before = load_checkpoint(first["checkpoint"])
+    assert before["training"]["cur_step"] > 0  # otherwise the last epoch is the best one and nothing could be lost
+    again = run_recbole_fair("BPR", "small", config_dict={**settings, "resume": first["checkpoint"]})
+    assert again["test_result"] == first["test_result"]
+    assert again["best_valid_score"] == first["best_valid_score"]
+    after = load_checkpoint(first["checkpoint"])
+    assert after["training"]["epoch"] == before["training"]["epoch"] == 5
+    assert all(torch.equal(after["state_dict"][name], value) for name, value in before["state_dict"].items())
+
+
 def test_resume_refuses_another_model_and_other_data(settings):
     path = run_recbole_fair("BPR", "small", config_dict={**settings, "epochs": 1})["checkpoint"]
     with pytest.raises(FairError, match="checkpoint of BPR, not LightGCN"):

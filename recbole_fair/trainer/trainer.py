@@ -156,8 +156,10 @@ class FairTrainerMixin:
         trainer: Any = self
         self._verbose = verbose
         self._validated = bool(valid_data) and trainer.eval_step > 0
-        if self._pending is not None and self._validated and trainer.cur_step > trainer.stopping_step:
-            logger.info("The run to resume had already stopped early.")
+        stopped = self._validated and trainer.cur_step > trainer.stopping_step
+        if self._pending is not None and (stopped or trainer.start_epoch >= trainer.epochs):
+            # RecBole would write the last epoch over the best one.
+            logger.info("The training of the run to resume had already ended.")
             return self._chosen_epoch()
 
         def after_validation(epoch: int, score: float) -> None:
