@@ -1,4 +1,4 @@
-"""The commands: ``recbole-fair run | evaluate | doctor``.
+"""The commands: ``recbole-fair run | evaluate | sweep | doctor``.
 
 Settings are given as ``--key=value`` or ``--key value``; values are read as YAML and never evaluated. A user's mistake
 is one sentence on standard error and exit code 2; an interruption ends with exit code 130.
@@ -106,6 +106,33 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
         from recbole_fair.quick_start import evaluate_checkpoint
 
         evaluate_checkpoint(path, config_dict)
+    except KeyboardInterrupt:
+        _interrupted(None)
+
+
+@cli.command(context_settings=_SETTINGS)
+@click.argument("path", metavar="CHECKPOINT")
+@click.option("--grid", multiple=True, help="Values of a strength: alpha_pop=0:5:0.5 or beta=0,0.5,1; one a strength.")
+@click.option("--x", default="GiniIndex@10", show_default=True, help="Metric to choose by.")
+@click.option("--y", default="NDCG@10", show_default=True, help="Metric that it is traded against.")
+@click.option("--subject-to", multiple=True, help="Bound on validation, such as 'NDCG@10 >= 0.9*base'.")
+@click.option("--output", help="Path without suffix: all settings go to PATH.csv, the document to PATH.json.")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def sweep(
+    path: str,
+    grid: tuple[str, ...],
+    x: str,
+    y: str,
+    subject_to: tuple[str, ...],
+    output: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Trade accuracy against exposure: evaluate a steered model under many strengths from one pass over the users."""
+    config_dict = read_settings(settings)
+    try:
+        from recbole_fair.quick_start import sweep_checkpoint
+
+        sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict)
     except KeyboardInterrupt:
         _interrupted(None)
 

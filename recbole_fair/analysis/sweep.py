@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.constraint import Constraint, selection_value
+from recbole_fair.evaluator.specs import BY_KEY
 
 Setting = dict[str, Any]
 
@@ -109,6 +113,69 @@ def sweep(trainer: Any, eval_data: Any, settings: Sequence[Setting], show: Any =
     finally:
         model.set_strengths(**before)
     return results
+
+
+def constraint_of(text: str, base: Mapping[str, float]) -> Constraint:
+    """Read a bound such as ``NDCG@10 >= 0.9*base`` or ``GiniIndex@10 <= 0.67``.
+
+    Args:
+        text: the bound; ``base`` stands for the base model's value of the same metric.
+        base: the base model's metrics on the split where the bound is to hold.
+
+    Returns:
+        The bound as a number.
+
+    Raises:
+        FairError: for another form or a metric that was not computed.
+    """
+    match = re.match(r"^\s*(\S+)\s*(<=|>=|<|>)\s*(?:([0-9.eE+-]+)\s*\*\s*)?base\s*$", text)
+    if match is not None:
+        name, sign, factor = match.groups()
+        try:
+            bound = float(factor or 1.0) * base.get(name.lower(), float("nan"))
+        except ValueError:
+            raise FairError(f"subject-to={text!r} is not allowed: {factor!r} is not a number.") from None
+        constraint = Constraint(name.lower(), sign, bound)
+    else:
+        constraint = Constraint.parse(text)
+    if constraint.metric not in base:
+        raise FairError(f"subject-to={text!r} names a metric that is not computed; there is {', '.join(base)}.")
+    return constraint
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Whether less of a metric of ours (``name@k``) is better."""
+    spec = BY_KEY.get(metric.partition("@")[0].partition("_min")[0].lower())
+    return spec is not None and spec.smaller
+
+
+def sweep_table(
+    settings: Sequence[Setting], valid: Sequence[Mapping[str, float]], test: Sequence[Mapping[str, float]]
+) -> pd.DataFrame:
+    """One row a setting: its strengths, then ``valid NAME`` and ``test NAME`` of every metric."""
+    rows = []
+    for setting, on_valid, on_test in zip(settings, valid, test, strict=True):
+        row = dict(setting)
+        row |= {f"valid {name}": value for name, value in on_valid.items()}
+        row |= {f"test {name}": value for name, value in on_test.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def choose(results: Sequence[Mapping[str, float]], x: str, constraints: Sequence[Constraint]) -> int | None:
+    """Index of the setting with the best ``x`` among those that keep every bound, the first of equals.
+
+    Args:
+        results: metrics of each setting, from validation.
+        x: ``name@k`` to choose by; metrics that are best at zero count by their distance from it.
+        constraints: the bounds.
+
+    Returns:
+        The index, or None when no setting keeps the bounds.
+    """
+    sign = 1.0 if smaller_is_better(x) else -1.0
+    kept = [i for i, values in enumerate(results) if not any(c.violation(values) for c in constraints)]
+    return min(kept, key=lambda i: sign * selection_value(x, results[i][x]), default=None)
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float], x_smaller: bool, y_smaller: bool) -> list[int]:

@@ -43,3 +43,33 @@ def metrics_table(result: Mapping[str, Any], decimals: int) -> list[str]:
         rows.append(cells)
     header = ["test", *columns, *(["95 % interval"] if intervals else [])]
     return ["", *text_table(header, rows), "", *result.get("notes", [])]
+
+
+def sweep_lines(result: Mapping[str, Any], keys: Sequence[str], decimals: int) -> list[str]:
+    """Lines that show a sweep: the base, the Pareto front on validation, and the chosen setting with its test values.
+
+    Args:
+        result: what :func:`recbole_fair.quick_start.sweep_checkpoint` returns.
+        keys: the strengths of the grid.
+        decimals: digits after the point.
+    """
+    names = (result["x"], result["y"])
+    columns = [f"{split} {name}" for split in ("valid", "test") for name in names]
+
+    def row(title: Sequence[str], values: Mapping[str, float]) -> list[str]:
+        return [*title, *(number(values[column], decimals) for column in columns)]
+
+    base = {f"{split} {name}": values[name] for split, values in result["base"].items() for name in names}
+    rows = [row(["base", *([""] * (len(keys) - 1))], base)]
+    rows += [row([f"{point[key]:g}" for key in keys], point) for point in result["front"]]
+    lines = ["", *text_table([*keys, *columns], rows), ""]
+    bounds = " and ".join(result["subject_to"]) or "no bound"
+    chosen = result["chosen"]
+    if chosen is None:
+        return [*lines, f"No setting keeps the bounds on validation ({bounds})."]
+    strengths = ", ".join(f"{key}={chosen[key]:g}" for key in keys)
+    test = ", ".join(
+        f"{name} {number(chosen[f'test {name}'], decimals)} (base {number(value, decimals)})"
+        for name, value in result["base"]["test"].items()
+    )
+    return [*lines, f"Chosen on validation, best {result['x']} with {bounds}: {strengths}. On test: {test}."]
