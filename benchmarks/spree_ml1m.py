@@ -26,7 +26,7 @@ from recbole_fair.quick_start import load_data_and_model
 from recbole_fair.registry import get_trainer
 
 STRENGTHS = (1, 2, 4, 8, 16, 32)
-ALPHAS = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5)
+ALPHAS = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7)
 LOSSES = (0.02, 0.05, 0.10)
 SHOWN = ("ndcg@10", "ndcg@100", "pce@100", "pcesum@100", "upd@100", "averagelogpopularity@100", "giniindex@10")
 Point = dict[str, Any]

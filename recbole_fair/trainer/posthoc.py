@@ -17,7 +17,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.properties_files import properties_dir, read_yaml
 from recbole_fair.recbole_keys import COMPUTED_KEYS
-from recbole_fair.registry import get_trainer
+from recbole_fair.registry import MODEL_TRAINERS, get_trainer
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.schema import KEYS
 from recbole_fair.trainer.trainer import FairTrainer
@@ -160,7 +160,9 @@ class PostHocTrainer(FairTrainer):
 
     def base_config(self) -> FairConfig:
         """The configuration under which the base model alone would be trained."""
-        own = _own_keys(self.config["model"])
+        # One preset may serve several methods on the same base.
+        methods = {name for name, trainer in MODEL_TRAINERS.items() if trainer == "PostHocTrainer"}
+        own = {key for name in methods | {self.config["model"]} for key in _own_keys(name)}
         settings = {
             key: value
             for key, value in self.config.user_settings.items()
