@@ -36,19 +36,24 @@ class Made:
 
 
 def make(
-    n_users: int = 40, n_items: int = 60, n_candidates: int = 30, seed: int = 0, short: bool = True, low: float = -1.0
+    n_users: int = 40,
+    n_items: int = 60,
+    n_candidates: int = 30,
+    seed: int = 0,
+    short: bool = True,
+    n_interactions: int | None = None,
 ) -> Made:
-    """Random candidates, scores from ``low`` on, and long-tailed histories; some rows are short, one user is new."""
+    """Random candidates, scores from -1 on, and long-tailed histories; some rows are short, one user is new."""
     rng = np.random.default_rng(seed)
     weight = 1 / np.arange(1, n_items + 1) ** 0.7
-    n_inter = n_users * 15
+    n_inter = n_interactions or n_users * 15
     user = np.sort(rng.integers(1, n_users, n_inter))  # the last user has no history
     item = rng.choice(n_items, n_inter, p=weight / weight.sum()) + 1
     inter = Interactions(user, item, np.arange(n_inter, dtype=float), n_users + 1, n_items + 1)
     histories = Histories.from_interactions(inter)
     popularity = Popularity.from_interactions(inter, 0.2, 0.2, "interactions")
     ids = np.argsort(rng.random((n_users, n_items)), axis=1)[:, :n_candidates] + 1
-    scores = np.sort(rng.uniform(low, 4, ids.shape).astype(np.float32), axis=1)[:, ::-1].copy()
+    scores = np.sort(rng.uniform(-1, 4, ids.shape).astype(np.float32), axis=1)[:, ::-1].copy()
     lengths = np.full(n_users, n_candidates)
     if short:
         lengths[: min(8, n_candidates)] = np.arange(min(8, n_candidates))
@@ -90,7 +95,7 @@ def by_value(items: list[int], values: list[float], k: int) -> list[int]:
 
 
 def greedy(items: list[int], k: int, value: Callable[[list[int], int], float]) -> list[int]:
-    """Add, k times, the candidate (a position) with the largest ``value(chosen, candidate)``, the first among equals."""
+    """Add, k times, the candidate (a position) with the largest ``value(chosen, candidate)``, the first of equals."""
     chosen: list[int] = []
     while len(chosen) < min(k, len(items)):
         rest = [c for c in range(len(items)) if c not in chosen]
@@ -310,7 +315,10 @@ def fairco(made: Made, k: int, lam: float, weights: list[list[float]]) -> list[l
     return [
         by_value(
             items,
-            [s + lam * sum(w * e for w, e in zip(weights[i], error, strict=True)) for i, s in zip(items, ss, strict=True)],
+            [
+                s + lam * sum(w * e for w, e in zip(weights[i], error, strict=True))
+                for i, s in zip(items, ss, strict=True)
+            ],
             k,
         )
         for items, ss in zip(made.items, made.scores, strict=True)

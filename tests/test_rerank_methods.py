@@ -85,7 +85,9 @@ def test_lists_hold_distinct_candidates_and_end_only_where_these_run_out(
         reranker = replace(reranker, pool_factor=1)  # type: ignore[type-var]
     lists = reranker.rerank(made.candidates, with_deviation(made), k)
     assert lists.items.shape == lists.scores.shape == (25, k)
-    for row, (listed, scores, own) in enumerate(zip(lists.items.tolist(), lists.scores.tolist(), made.items, strict=True)):
+    for row, (listed, scores, own) in enumerate(
+        zip(lists.items.tolist(), lists.scores.tolist(), made.items, strict=True)
+    ):
         shown = [i for i in listed if i]
         assert listed[: len(shown)] == shown  # nothing after the end
         assert len(shown) == min(k, len(own))
@@ -215,7 +217,9 @@ def provider_weights(provider: str) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("provider", ["group", "item", "genre"])
-@pytest.mark.parametrize(("lam", "score", "hard"), [(0.05, "minmax", False), (0.5, "sigmoid", True), (2, "minmax", True)])
+@pytest.mark.parametrize(
+    ("lam", "score", "hard"), [(0.05, "minmax", False), (0.5, "sigmoid", True), (2, "minmax", True)]
+)
 def test_pmmf(provider: str, lam: float, score: str, hard: bool) -> None:
     order = np.random.default_rng(7).permutation(len(MADE.items)).tolist()
     expected = oracle.pmmf(MADE, K, lam, provider_weights(provider), score, hard, order)
@@ -237,7 +241,9 @@ def test_pmmf_keeps_hard_budgets(provider: str) -> None:
         exposure[hard] = weights.T @ torch.bincount(lists.items.ravel(), minlength=61)[1:].double()
     # Budgets are checked between users: one more list may run over.
     assert bool((exposure[True] <= budget + (1 if provider == "item" else K)).all())
-    assert exposure[False].max() > 2 * budget.max() if provider == "item" else bool((exposure[False] > budget + K).any())
+    assert (
+        exposure[False].max() > 2 * budget.max() if provider == "item" else bool((exposure[False] > budget + K).any())
+    )
 
 
 def test_pmmf_raises_the_exposure_of_the_worst_off() -> None:

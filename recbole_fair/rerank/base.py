@@ -87,6 +87,7 @@ def best_places(values: Tensor, valid: Tensor, k: int) -> Tensor:
     return values.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :k]
 
 
+@dataclass(frozen=True)
 class ReRanker(ABC):
     """A re-ranker: a frozen dataclass whose fields are its settings.
 
@@ -111,7 +112,7 @@ class ReRanker(ABC):
     @classmethod
     def keys(cls) -> dict[str, str]:
         """Configuration key of each field, by field."""
-        return {field.name: key_of(field.name) for field in fields(cls)}  # type: ignore[arg-type]
+        return {field.name: key_of(field.name) for field in fields(cls)}
 
     @classmethod
     def from_config(cls, config: Any) -> ReRanker:
@@ -150,7 +151,7 @@ class ReRanker(ABC):
 
     def describe(self, k: int) -> dict[str, Any]:
         """Settings, and what follows from them, as plain values for the result document."""
-        return {key_of(name): value for name, value in asdict(self).items()}  # type: ignore[call-overload]
+        return {key_of(name): value for name, value in asdict(self).items()}
 
     @torch.no_grad()
     def rerank(self, candidates: Candidates, facts: Facts, k: int) -> Lists:

@@ -77,7 +77,7 @@ def linear_programme_targets(wanted: Tensor, system: Tensor) -> Tensor:
         A_eq=sparse.hstack([moves, sparse.csr_matrix((n + q, 1))]),
         b_eq=totals,
         bounds=np.column_stack([np.zeros(n * q + 1), np.append(most, float(q))]),
-        method="highs",
+        method="highs-ipm",  # a hundred times quicker here than the simplex, which stalls on the largest move
     )
     if found.x is None:
         raise FairError(f"reranker=PCT: no targets were found ({found.message}); set reranker_solver=proportional.")
