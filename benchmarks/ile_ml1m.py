@@ -1,0 +1,251 @@
+"""ILE against its baselines: BPR, IPS, CP and PUFR on one base, chosen on validation, reported on test.
+
+    python benchmarks/ile_ml1m.py --data_path=DIRECTORY --out=ile-ml-1m.json
+    python benchmarks/ile_ml1m.py --data_path=DIRECTORY --out=ile-ml-1m.json --minutes=60      # part of it, again later
+    python benchmarks/ile_ml1m.py --out=ile-ml-1m.json --table                                 # what is there so far
+
+A run is a method with its settings and a seed. Its metrics on validation and test go into the JSON file when it is
+done, and runs that stand there are skipped, so the script may be stopped and started at will. The checkpoints of BPR
+(for the re-rankers) are kept in a folder beside that file.
+
+Data: all items and users of the files, per-user random 8:1:1, one split for all seeds, as PUFR compares models of
+several seeds on the same data. The seed decides initial weights, order and sampled negatives. Settings of the ILE code:
+embedding size 128, learning rate 0.001, batches of 2048, lists of 10.
+
+Choice: of each method, among the settings whose mean validation NDCG@10 is at least (1 - NDCG_LOSS) times BPR's, the
+one with the lowest mean validation UPD@10; if none is, the one with the highest NDCG@10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.utils import init_seed
+
+from recbole_fair.config import FairConfig
+from recbole_fair.data.files import ensure_atomic_files
+from recbole_fair.data.prepare import load_data
+from recbole_fair.registry import get_trainer
+from recbole_fair.rerank.settings import make_reranker
+from recbole_fair.trainer.reranking import evaluate_reranked
+
+METRICS = ["NDCG", "UPD", "AggregateDiversity", "ExposureGini", "GiniIndex"]
+SHOWN = ["ndcg@10", "upd@10", "aggregatediversity@10", "exposuregini@10", "giniindex@10"]
+RERANKERS = {"CP": [0.1, 0.3, 0.5, 0.7, 0.9, 0.98], "PUFR": [0.5, 1.0, 2.0, 5.5, 11.0]}
+
+# What the authors' own prediction files of ml-1m hold (top 10; embedding size 128, April 2024).
+AUTHORS = {"BPR": (1567, 0.9037), "ILE, weight 0.2": (1797, 0.8724)}
+
+Setting = tuple[str, dict[str, Any]]  # method, the keys that it changes
+
+
+def settings_of(args: argparse.Namespace) -> list[Setting]:
+    """Methods with their settings, the most wanted first."""
+    found: list[Setting] = [("BPR", {})]
+    warmup = {"ile_warmup": args.ile_warmup} if args.ile_warmup else {}
+    ile = [
+        (f"ILE {kind}", {"ile_distance": kind, "ile_weight": weight} | warmup)
+        for weight in args.weights
+        for kind in args.distances
+    ]
+    found += [setting for setting in ile if setting[1]["ile_weight"] == 0.2]
+    found += [(name, {"reranker": name, "reranker_lambda": value}) for name in RERANKERS for value in RERANKERS[name]]
+    found += [("IPS", {"ips_normalize": flag}) for flag in (True, False)]
+    return found + [setting for setting in ile if setting[1]["ile_weight"] != 0.2]
+
+
+def runs_of(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """All runs: settings by seed; BPR also for the seeds that only PUFR looks at."""
+    for method, keys in settings_of(args):
+        if args.only and method.split()[0] not in args.only:
+            continue
+        for seed in [*args.seeds, *(args.pufr_seeds if method == "BPR" else [])]:
+            yield method, keys, seed
+
+
+def name_of(method: str, keys: Mapping[str, Any], seed: int | None = None) -> str:
+    """One line that says what a run is: its key in the JSON file."""
+    words = [method, *(f"{key}={value}" for key, value in keys.items() if key not in ("reranker", "ile_distance"))]
+    return " ".join(words if seed is None else [*words, f"seed={seed}"])
+
+
+class Bench:
+    """Trains and evaluates; holds the split of the last configuration."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.folder = Path(args.out).with_suffix("").absolute()
+
+    def checkpoint(self, seed: int) -> Path:
+        """Where the BPR of a seed is kept."""
+        return self.folder / f"BPR-{seed}.pth"
+
+    def trainer(self, method: str, keys: Mapping[str, Any], seed: int) -> tuple[Any, tuple[Any, Any, Any]]:
+        """An untrained model of a seed on the split, which does not depend on the seed."""
+        args = self.args
+        model = {"ILE": "ILEBPR", "IPS": "IPSBPR"}.get(method.split()[0], "BPR")
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "embedding_size": args.embedding_size,
+            "learning_rate": 0.001,
+            "train_batch_size": 2048,
+            "epochs": args.epochs,
+            "stopping_step": args.stopping_step,
+            "user_inter_num_interval": "[0,inf)",
+            "item_inter_num_interval": "[0,inf)",
+            "metrics": METRICS,
+            "topk": [10],
+            "valid_metric": "NDCG@10",
+            "checkpoint_dir": str(self.folder),
+            "show_progress": False,
+            "state": "error",
+            **keys,
+        }
+        if args.data_path:
+            settings["data_path"] = args.data_path
+        config = FairConfig(model, args.dataset, config_dict=settings)
+        ensure_atomic_files(config)
+        init_seed(args.split_seed, config["reproducibility"])
+        loaders = load_data(config)
+        init_seed(seed, config["reproducibility"])
+        net = config.model_class(config, loaders[0]._dataset).to(config["device"])
+        trainer = get_trainer(config, config.model_class)(config, net)
+        trainer.bind(*loaders)
+        return trainer, loaders
+
+    def run(self, method: str, keys: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """Metrics of one run on validation and test, with epochs and seconds."""
+        start = time.perf_counter()
+        keys = dict(keys)
+        if method == "PUFR":
+            others = [s for s in (*self.args.seeds, *self.args.pufr_seeds) if s != seed]
+            keys["reranker_models"] = [str(self.checkpoint(other)) for other in others]
+        trainer, (train, valid, test) = self.trainer(method, keys, seed)
+        found: dict[str, Any] = {"method": method, "keys": {k: v for k, v in keys.items() if k != "reranker_models"}}
+        if method in RERANKERS:
+            trainer.load_best(self.checkpoint(seed))
+            reranker = make_reranker(trainer.config)
+            valid_result, test_result = (evaluate_reranked(trainer, data, reranker)[1] for data in (valid, test))
+        else:
+            if method == "BPR":
+                trainer.saved_model_file = str(self.checkpoint(seed))
+            reports: list[dict[str, float]] = []
+            report = getattr(trainer.model, "epoch_report", None)
+            trainer.fit(
+                train, valid, saved=method == "BPR", callback_fn=lambda *_: reports.append(report() if report else {})
+            )
+            trainer.load_best()
+            best = max(len(reports) - 1 - trainer.cur_step, 0)
+            found |= {"epochs": len(reports), "best_epoch": best, "group_losses": reports[best]}
+            valid_result, test_result = trainer.evaluate_lists(valid), trainer.evaluate_lists(test)
+        found |= {"seed": seed, "valid": dict(valid_result.metrics), "test": dict(test_result.metrics)}
+        return found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=1))
+    os.replace(unfinished, path)
+
+
+def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
+    """Markdown: every setting with mean and standard deviation over the seeds, then the choice of each method."""
+
+    def of(setting: Setting) -> list[Mapping[str, Any]]:
+        names = [name_of(*setting, seed) for seed in args.seeds]
+        return [runs[name] for name in names if name in runs]
+
+    def mean(setting: Setting, split: str, metric: str) -> float:
+        return statistics.fmean(run[split][metric] for run in of(setting))
+
+    def row(setting: Setting) -> str:
+        cells = []
+        for metric in SHOWN:
+            values = [run["test"][metric] for run in of(setting)]
+            digits = 0 if metric.startswith("aggregate") else 4
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
+        return " | ".join(["", name_of(*setting), str(len(of(setting))), *cells, ""]).strip()
+
+    settings = [setting for setting in settings_of(args) if of(setting)]
+    head = " | ".join(["", "setting", "seeds", *SHOWN, ""]).strip()
+    rule = "|---|" + "---|" * (len(SHOWN) + 1)
+    lines = [head, rule, *map(row, settings)]
+    if settings and settings[0][0] == "BPR":
+        floor = (1 - args.ndcg_loss) * mean(settings[0], "valid", "ndcg@10")
+        lines += ["", f"Chosen on validation, NDCG@10 at least {floor:.4f}, lowest UPD@10:", "", head, rule]
+        for method in dict.fromkeys(setting[0] for setting in settings):
+            own = [setting for setting in settings if setting[0] == method]
+            kept = [setting for setting in own if mean(setting, "valid", "ndcg@10") >= floor]
+            if kept:
+                chosen = min(kept, key=lambda setting: mean(setting, "valid", "upd@10"))
+            else:
+                chosen = max(own, key=lambda setting: mean(setting, "valid", "ndcg@10"))
+            lines.append(row(chosen) + ("" if kept else " below the floor"))
+    if args.dataset == "ml-1m":
+        theirs = "; ".join(f"{name}: {items} items, Gini {gini}" for name, (items, gini) in AUTHORS.items())
+        lines += ["", f"The authors' lists: {theirs}."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="ml-1m")
+    parser.add_argument("--data_path")
+    parser.add_argument("--out", default="ile-ml-1m.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--pufr_seeds", type=int, nargs="*", default=[4, 5], help="further BPRs that PUFR compares")
+    parser.add_argument("--split_seed", type=int, default=2020)
+    parser.add_argument("--distances", nargs="+", default=["std", "ent", "mad"])
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0])
+    parser.add_argument("--ile_warmup", type=float, default=0)
+    parser.add_argument("--only", nargs="*", choices=["BPR", "ILE", "CP", "PUFR", "IPS"], help="these methods only")
+    parser.add_argument("--embedding_size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--stopping_step", type=int, default=10)
+    parser.add_argument("--ndcg_loss", type=float, default=0.05)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there and train nothing")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    setup = {key: getattr(args, key) for key in ("dataset", "split_seed", "embedding_size", "epochs", "stopping_step")}
+    content = json.loads(out.read_text()) if out.is_file() else {"setup": setup, "runs": {}}
+    if content["setup"] != setup:
+        raise SystemExit(f"{out} was made with {content['setup']}, not {setup}: choose another --out.")
+    bench, start = Bench(args), time.monotonic()
+    for method, keys, seed in () if args.table else runs_of(args):
+        name = name_of(method, keys, seed)
+        if name in content["runs"]:
+            continue
+        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+            print("The time is up; start again to go on.")
+            break
+        bases = [seed, *args.seeds, *args.pufr_seeds] if method == "PUFR" else [seed] if method == "CP" else []
+        missing = [base for base in bases if name_of("BPR", {}, base) not in content["runs"]]
+        if missing:
+            raise SystemExit(f"{method} needs the BPR of seeds {missing}: leave --only out, or add BPR to it.")
+        content["runs"][name] = run = bench.run(method, keys, seed)
+        save(out, content)
+        shown = "  ".join(f"{metric} {run['test'][metric]:.4f}" for metric in SHOWN)
+        print(f"{name}: {shown}  ({run['seconds']:.0f} s)", flush=True)
+    print(table(content["runs"], args))
+
+
+if __name__ == "__main__":
+    main()
