@@ -36,6 +36,7 @@ _INTERVAL_KEYS = (
     "entity_kg_num_interval",
     "relation_kg_num_interval",
 )
+_PICKLING_KEYS = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
 
 
 class FairConfig(Config):
@@ -166,6 +167,15 @@ class FairConfig(Config):
             if self.model_class.__module__.startswith(("recbole.", "recbole_fair.")):
                 raise FairError(f"{key}={value!r} is not a known key{hint}")
             logger.warning("%s=%r is not a known key%s %s may read it.", key, value, hint, self.model)
+        for key in _PICKLING_KEYS:
+            if self.user_settings.get(key):
+                raise FairError(
+                    f"{key}={self.user_settings[key]!r} is not supported: RecBole pickles whole data sets, which could "
+                    "run any code when read; leave the key out, the atomic files are read each time."
+                )
+        for key, value in self.user_settings.items():
+            if key in KEYS and key not in self.internal_config_dict and value is not None:
+                logger.warning("%s=%r has no effect: %s does not read it.", key, value, self.model)
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict
@@ -194,8 +204,10 @@ class FairConfig(Config):
         ids = list(gpu_id) if isinstance(gpu_id, (list, tuple)) else str("" if gpu_id is None else gpu_id).split(",")
         ids = [str(one).strip() for one in ids if str(one).strip()]
         final["gpu_id"] = ",".join(ids)
-        if final.get("local_rank") is not None or int(final.get("nproc") or 1) > 1:
-            raise FairError("nproc: training in several processes is not there yet; leave nproc and local_rank out.")
+        several = [key for key in ("nproc", "world_size") if int(final.get(key) or 1) > 1]
+        if final.get("local_rank") is not None or several:
+            named = f"{several[0]}={final[several[0]]}" if several else "local_rank"
+            raise FairError(f"{named}: training in several processes is not there yet; leave the key out.")
         final["local_rank"] = 0
         final["single_spec"] = True
         if not ids or not final.get("use_gpu", True) or not torch.cuda.is_available():

@@ -19,6 +19,9 @@ from recbole_fair.schema import did_you_mean
 # Click-through models of RecBole that rank sampled candidates or single rows only.
 _VALUE_MODELS = ("DIN", "DIEN")
 _EVAL_ARGS = ("split", "order", "group_by", "mode")
+_CLIPPING = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
+_INTERVAL = r"[\[(]\s*(-?inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*,\s*(inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*[\])]"
+_COUNT_FILTERS = ("user_inter_num_interval", "item_inter_num_interval")
 _RANKING_EVAL_ARGS: dict[str, Any] = {
     "split": {"RS": [0.8, 0.1, 0.1]},
     "order": "RO",
@@ -95,6 +98,13 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _eval_args(final)
     _loss(final, user, model_class)
     _train_sampling(final)
+    _filters(final)
+    clipping = final.get("clip_grad_norm")
+    for key in clipping if isinstance(clipping, dict) else ():
+        if key not in _CLIPPING:
+            raise FairError(
+                f"clip_grad_norm: {key!r} is not one of {', '.join(_CLIPPING)}{did_you_mean(key, _CLIPPING)}"
+            )
     if final["MODEL_TYPE"] == ModelType.SEQUENTIAL and not final["repeatable"]:
         raise FairError("repeatable=False is not possible with a sequential model; leave the key out.")
 
@@ -208,6 +218,22 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
             "leave the key out, or set loss_type=BPR."
         )
     final["train_neg_sample_args"] = None
+
+
+def _filters(final: Mapping[str, Any]) -> None:
+    """RecBole drops an interval that it cannot read and goes on without the filter."""
+    given = {key: final.get(key) for key in _COUNT_FILTERS}
+    fields = final.get("val_interval")
+    if isinstance(fields, dict):
+        given |= {f"val_interval: {field}": value for field, value in fields.items() if isinstance(value, str)}
+    for key, value in given.items():
+        if value is None:
+            continue
+        if not all(re.fullmatch(_INTERVAL, part.strip(), re.IGNORECASE) for part in str(value).split(";")):
+            raise FairError(
+                f"{key}={value!r} is not an interval: write [5,inf), with ( or ) where the end itself is excluded, "
+                "several joined by semicolons."
+            )
 
 
 def _train_sampling(final: dict[str, Any]) -> None:

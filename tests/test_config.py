@@ -235,7 +235,8 @@ def test_model_defaults_come_from_the_base_model() -> None:
     assert FairConfig(Steered, "ml-100k")["n_layers"] == 2  # LightGCN.yaml's
     sasrec = FairConfig("SASRec", "ml-100k")
     assert sasrec.model_class.__module__.startswith("recbole_fair")
-    assert sasrec["hidden_dropout_prob"] == 0.5  # RecBole's SASRec.yaml
+    assert sasrec["inner_size"] == 256  # RecBole's SASRec.yaml
+    assert sasrec["hidden_dropout_prob"] == 0.2  # ours on top of it
 
 
 def test_ml_100k_is_the_embedded_one_unless_the_user_has_it(tmp_path: Path, small_data: Path) -> None:
@@ -456,3 +457,35 @@ def test_trainers_gain_our_evaluation() -> None:
 def test_configuration_does_not_import_ray() -> None:
     FairConfig("BPR", "ml-100k")
     assert "ray" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"world_size": 4}, "world_size=4"),
+        ({"nproc": 2}, "nproc=2"),
+        ({"save_dataset": True}, "save_dataset=True is not supported"),
+        ({"dataset_save_path": "old.pth"}, "dataset_save_path='old.pth' is not supported"),
+        ({"user_inter_num_interval": "5 or more"}, "'5 or more' is not an interval"),
+        ({"item_inter_num_interval": "[5,inf"}, "not an interval"),
+        ({"val_interval": {"rating": "foo"}}, "val_interval: rating='foo' is not an interval"),
+        ({"clip_grad_norm": {"max_nrm": 5}}, "did you mean 'max_norm'"),
+    ],
+)
+def test_what_would_be_passed_over_in_silence_is_an_error(settings, said):
+    with pytest.raises(FairError, match=re.escape(said)):
+        FairConfig("BPR", "ml-100k", config_dict=settings)
+
+
+@pytest.mark.parametrize("interval", ["[5,inf)", "(0, 20]", "[5,10);(20,inf]", "[1e1,2.5e2]", "(-inf,3)", "[-1,Inf)"])
+def test_intervals_that_recbole_reads_are_allowed(interval):
+    config = FairConfig("BPR", "ml-100k", config_dict={"val_interval": {"rating": interval}})
+    assert config["val_interval"] == {"rating": interval}
+
+
+def test_a_key_of_another_model_is_named(caplog):
+    FairConfig("BPR", "ml-100k", config_dict={"alpha_pop": 3.0, "mask_seen": "none"})
+    assert [record.getMessage() for record in caplog.records] == ["alpha_pop=3.0 has no effect: BPR does not read it."]
+    caplog.clear()
+    FairConfig("PopSteerSASRec", "ml-100k", config_dict={"alpha_pop": 3.0, "window_stride": 5})
+    assert not caplog.records
