@@ -128,6 +128,20 @@ def test_timestamps_are_loaded_without_being_asked_for(tmp_path: Path) -> None:
     assert every_column["load_col"] is None
 
 
+@pytest.mark.parametrize(
+    ("inter", "says"),
+    [
+        (["user_id", "item_idd"], "'item_idd' is not a column of .*did you mean 'item_id'"),
+        (["user_id", "timestamp"], "load_col must name 'item_id'"),
+        (None, "load_col must have an entry inter"),
+    ],
+)
+def test_load_col_is_held_against_the_file(tmp_path: Path, inter: list[str] | None, says: str) -> None:
+    data(tmp_path, some_rows())
+    with pytest.raises(FairError, match=says):
+        ensure_atomic_files(config_for(tmp_path, load_col={"inter": inter} if inter else {"user": ["user_id"]}))
+
+
 def test_filters_that_leave_nothing(tmp_path: Path) -> None:
     config = config_for(data(tmp_path, some_rows()), user_inter_num_interval="[50,inf)")
     with pytest.raises(

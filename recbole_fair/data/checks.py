@@ -36,6 +36,10 @@ def filtering_errors(config: Any) -> Iterator[None]:
     except FairError:
         raise
     except ValueError as error:
+        if "not defined in dataset" in str(error):  # a field of val_interval and the like
+            raise FairError(
+                f"dataset={config['dataset']!r}: {str(error).rstrip('.')}; is it loaded (load_col)?"
+            ) from error
         if not any(text in str(error) for text in _EMPTY):
             raise
         raise FairError(_nothing_left(config)) from error

@@ -51,6 +51,7 @@ def ensure_atomic_files(config: Any) -> None:
         for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
             if config[key] not in header:
                 raise FairError(f"{key}={config[key]!r} is not a column of {file}{did_you_mean(config[key], header)}")
+        _check_loaded_columns(config, file, header)
         if needs_time(config):
             _check_time_column(config, file, header)
         elif not _has_rows(file, config):
@@ -99,6 +100,24 @@ def read_header(file: Path, config: Any) -> dict[str, str]:
             )
         header[field] = kind
     return header
+
+
+def _check_loaded_columns(config: Any, file: Path, header: dict[str, str]) -> None:
+    """RecBole passes over columns of ``load_col`` that do not exist and breaks when users or items are not loaded."""
+    columns = config["load_col"]
+    if not isinstance(columns, dict) or "load_col" not in getattr(config, "user_settings", {}):
+        return
+    named = columns.get("inter")
+    if named is None:
+        raise FairError("load_col must have an entry inter: with the columns of users and items.")
+    if named == "*":
+        return
+    for field in named:
+        if field not in header:
+            raise FairError(f"load_col: {field!r} is not a column of {file}{did_you_mean(field, header)}")
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
+        if config[key] not in named:
+            raise FairError(f"load_col must name {config[key]!r} ({key}) under inter.")
 
 
 def _has_rows(file: Path, config: Any) -> bool:
