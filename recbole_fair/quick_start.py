@@ -22,7 +22,7 @@ from recbole_fair.analysis.sweep import (
     sweep,
     sweep_table,
 )
-from recbole_fair.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.checkpoint import load_checkpoint, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
 from recbole_fair.data.interactions import data_fingerprint
 from recbole_fair.data.prepare import load_data
@@ -40,6 +40,7 @@ from recbole_fair.registry import get_trainer
 from recbole_fair.report.summary import metrics_table, sweep_lines
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, drop_old_settings, make_reranker
+from recbole_fair.trainer.posthoc import differing_settings
 from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.trainer import progress
 
@@ -48,6 +49,9 @@ logger = logging.getLogger(__name__)
 _FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
 # What may differ between the run that wrote a checkpoint and the one that reads it.
 _OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *_FILE_KEYS)
+# What evaluating a checkpoint may change beside the data's settings (their fingerprint is compared) and a model's
+# strengths; metrics, files, re-rankers and the machine are no settings of training to begin with.
+_OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
 
 
 class _Stages:
@@ -109,6 +113,7 @@ def run_recbole_fair(
         check_reranker(trainer, reranker)
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
+        _warn_of_other_settings(config, trainer)
     shown = bool(config["show_progress"]) and sys.stderr.isatty()
     with stages("training"):
         best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=shown)
@@ -155,8 +160,26 @@ def _check_files(config: FairConfig) -> None:
         FairError: naming the key and the path.
     """
     check_writable(config, _FILE_KEYS)
+    try:
+        Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FairError(
+            f"checkpoint_dir={config['checkpoint_dir']} cannot be made: {error.strerror or error}."
+        ) from error
     if config["neurons_file"] and not hasattr(config.model_class, "write_neurons"):
         raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
+
+
+def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
+    """Say which settings of training differ from those of the run that is gone on with."""
+    own = trainer.base_config() if hasattr(trainer, "base_config") else config
+    different = differing_settings(load_checkpoint(config["resume"])["config"], plain_config(own))
+    if different:
+        logger.warning(
+            "resume=%s was trained with other settings: %s. The optimizer goes on with the rates of the checkpoint.",
+            config["resume"],
+            ", ".join(f"{key}={old!r} (now {new!r})" for key, (old, new) in different.items()),
+        )
 
 
 def _load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
@@ -170,7 +193,13 @@ def _load_model(config: FairConfig, content: Mapping[str, Any], model_file: str 
             "use the same files, filters and eval_args."
         )
     net = config.model_class(config, loaders[0]._dataset).to(config["device"])
-    net.load_state_dict(content["state_dict"])
+    try:
+        net.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise FairError(
+            f"{model_file} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
+            "use those that it was trained with."
+        ) from error
     net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
     net.eval()
     return net, *loaders
@@ -195,6 +224,7 @@ def evaluate_checkpoint(
     stages = _Stages()
     content = load_checkpoint(model_file)
     config = _config_of(content, config_dict, model)
+    _check_changes(content, config, config_dict or {})
     init_logger(config)
     with stages("data"):
         net, *loaders = _load_model(config, content, model_file)
@@ -323,6 +353,21 @@ def _config_of(content: Mapping[str, Any], changes: Mapping[str, Any] | None, mo
         if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
             config[key] = value
     return config
+
+
+def _check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
+    """Refuse changes that only a new training could follow.
+
+    Raises:
+        FairError: for the first of them.
+    """
+    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
+    for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
+        if key in changes and key not in free:
+            raise FairError(
+                f"{key}={new!r} cannot take effect: the checkpoint was trained with {old!r} and nothing is trained "
+                "again; leave the key out, or train anew."
+            )
 
 
 def _evaluate(

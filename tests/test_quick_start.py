@@ -112,6 +112,38 @@ def test_resume_refuses_another_model_and_other_data(settings):
         )
 
 
+def test_resume_names_the_settings_that_differ(settings, caplog):
+    path = run_recbole_fair("BPR", "small", config_dict={**settings, "epochs": 1})["checkpoint"]
+    changed = {**settings, "epochs": 1, "resume": path, "learning_rate": 0.02, "topk": [7], "valid_metric": "NDCG@7"}
+    with caplog.at_level("WARNING"):
+        run_recbole_fair("BPR", "small", config_dict=changed)
+    said = [
+        record.getMessage() for record in caplog.records if "was trained with other settings" in record.getMessage()
+    ]
+    assert len(said) == 1
+    assert "learning_rate=0.01 (now 0.02)" in said[0]
+    assert "topk" not in said[0]
+
+
+def test_evaluating_refuses_what_only_training_can_change(settings):
+    path = run_recbole_fair("BPR", "small", config_dict={**settings, "epochs": 1})["checkpoint"]
+    for key, value in (("embedding_size", 16), ("learning_rate", 0.5), ("epochs", 9)):
+        with pytest.raises(FairError, match=f"{key}={value} cannot take effect: the checkpoint was trained with"):
+            evaluate_checkpoint(path, {key: value})
+    with pytest.raises(FairError, match="does not fit the settings"):
+        load_data_and_model(path, {"embedding_size": 16})
+    same = {"embedding_size": 8, "mask_seen": "none", "topk": [3], "valid_metric": "NDCG@3", "seed": 2020}
+    assert set(evaluate_checkpoint(path, same)["test_result"]) == {
+        f"{name}@3" for name in ("ndcg", "recall", "itemcoverage", "giniindex", "tailpercentage")
+    }
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_an_error(settings):
+    Path("taken").write_text("a file")
+    with pytest.raises(FairError, match="checkpoint_dir=taken/deeper cannot be made"):
+        run_recbole_fair("BPR", "small", config_dict={**settings, "checkpoint_dir": "taken/deeper"})
+
+
 def test_load_data_and_model_gives_the_trained_model(settings):
     path = run_recbole_fair("SASRec", "small", config_dict=settings)["checkpoint"]
     config, model, dataset, train, valid, test = load_data_and_model(path)
