@@ -17,7 +17,7 @@ from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, r
 from recbole_fair.registry import RERANKERS, get_reranker, get_trainer
 from recbole_fair.rerank import Candidates, Facts, ReRanker
 from recbole_fair.rerank.base import best_places
-from recbole_fair.trainer.reranking import evaluate_reranked, facts_of, new_ranks, score_deviation
+from recbole_fair.trainer.reranking import evaluate_reranked, facts_of, new_ranks, reranked_struct, score_deviation
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +310,14 @@ def test_ones_own_class_by_its_import_path(
     result = evaluate_checkpoint(trained["SASRec"], {"reranker": "test_rerank_runs:Upside"})
     assert result["variants"].keys() == {"base", "test_rerank_runs:Upside"}
     assert result["test_result"] != result["base_test_result"]
+
+
+def test_lists_that_were_measured_before_are_measured_anew(trained: dict[str, str], in_tmp: Path) -> None:
+    config, net, _, *loaders = load_data_and_model(trained["SASRec"])
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    struct = trainer.collect(loaders[2], candidates=20)
+    changed = trainer.evaluator.evaluate(reranked_struct(struct, Upside(), facts_of(trainer)))
+    base = trainer.evaluator.evaluate(struct)
+    assert changed != base
+    assert trainer.evaluator.evaluate(reranked_struct(struct, Upside(), facts_of(trainer))) == changed

@@ -16,6 +16,7 @@ from recbole_fair.checkpoint import load_checkpoint, unpack_arrays
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
+from recbole_fair.evaluator.metrics import INPUTS
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES
@@ -100,8 +101,8 @@ def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> Dat
     lists = reranker.rerank(Candidates(items, scores, struct["rec.users"]), facts, k)
     new = DataStruct()
     for key, value in struct._data_dict.items():
-        new[key] = value
-    del new["rec.candidates"]
+        if key not in ("rec.candidates", INPUTS):  # inputs made for the old lists do not fit the new ones
+            new[key] = value
     bounds, held_out = struct["rec.positives"]
     n_items = struct["data.num_items"]
     rows = torch.arange(len(items)).unsqueeze(1)
