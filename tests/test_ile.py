@@ -342,6 +342,21 @@ def test_sequential_models_with_the_bpr_loss(options):
     run_recbole_fair(ILEGRU4Rec, "small", config_dict={**sequential, "loss_type": "BPR"})
 
 
+def test_losses_in_several_parts_get_the_distance_in_the_first(options):
+    class Parts(BPR):
+        def calculate_loss(self, interaction: Any) -> Any:
+            return super().calculate_loss(interaction), torch.tensor(5.0)
+
+    class ILEParts(ILE, Parts):
+        pass
+
+    _, net, batch = prepared(ILEParts, options)
+    _, whole, _ = prepared("ILEBPR", options)
+    first, second = net.calculate_loss(batch)
+    assert torch.equal(first, whole.calculate_loss(batch))
+    assert second == 5
+
+
 def test_models_that_give_no_loss_by_pairs_are_refused(options):
     from recbole.model.general_recommender import DMF
 

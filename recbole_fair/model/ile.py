@@ -158,7 +158,7 @@ class ILE(PairwiseLosses):
         self._seen.zero_()
 
     def calculate_loss(self, interaction: Any) -> Any:
-        """The base model's loss plus the weighted distance of the group losses; a tuple gets it as a further entry."""
+        """The base model's loss plus the weighted distance of the group losses; in a tuple, its first entry."""
         loss, losses = self.loss_and_pairs(interaction)
         sums, counts = group_sums(losses, self.item_groups[self.positive_items(interaction)])
         sums, counts = over_processes(sums, counts)
@@ -166,7 +166,8 @@ class ILE(PairwiseLosses):
         if self._weight_now == 0:
             return loss
         penalty = self._weight_now * group_distance(sums, counts, self.ile_distance)
-        return (*loss, penalty) if isinstance(loss, tuple) else loss + penalty
+        # Into the first entry, as NCL's trainer leaves the last one out while it warms up.
+        return (loss[0] + penalty, *loss[1:]) if isinstance(loss, tuple) else loss + penalty
 
     def epoch_report(self) -> dict[str, float]:
         """Mean loss of head, mid and tail pairs since the epoch began, and their distance.
