@@ -7,10 +7,8 @@ file or the new one.
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from enum import Enum
@@ -22,6 +20,7 @@ import torch
 from scipy import sparse
 
 from recbole_fair import __version__
+from recbole_fair.atomic import atomic_file
 from recbole_fair.errors import FairError
 
 FORMAT = "recbole_fair"
@@ -106,22 +105,9 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     Raises:
         FairError: if the file cannot be written.
     """
-    target = Path(path)
     payload = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": __version__, **to_plain(content)}
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = file.name
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise FairError(f"Cannot write the checkpoint {target}: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    with atomic_file(path, "the checkpoint ") as file:
+        torch.save(payload, file)
 
 
 def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:

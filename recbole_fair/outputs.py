@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 import torch
 
 from recbole_fair import __version__
+from recbole_fair.atomic import atomic_file
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.result import EvaluationResult, plain
 
@@ -25,25 +25,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None
     Raises:
         FairError: if it cannot be written.
     """
-    target = Path(path)
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8", newline=""
-        ) as file:
-            temporary = file.name
-            write(file)
-        # A temporary file is private; the file a user asked for follows the usual mask.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise FairError(f"Cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
+        write(file)
 
 
 def check_writable(config: Any, keys: tuple[str, ...]) -> None:

@@ -113,3 +113,9 @@ def test_arrays_and_sparse_matrices_of_recboles_models(tmp_path):
     assert found["sparse"].format == "csc"
     assert (found["sparse"] != value["sparse"]).nnz == 0
     assert found["none"] is None
+
+
+def test_a_checkpoint_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    save_checkpoint(tmp_path / "model.pth", {"x": 1})
+    assert (tmp_path / "model.pth").stat().st_mode == (tmp_path / "plain").stat().st_mode
