@@ -170,14 +170,14 @@ def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> st
     def mean(setting: Setting, split: str, metric: str) -> float:
         return statistics.fmean(run[split][metric] for run in of(setting))
 
-    def row(setting: Setting) -> str:
+    def row(setting: Setting, remark: str = "") -> str:
         cells = []
         for metric in SHOWN:
             values = [run["test"][metric] for run in of(setting)]
             digits = 0 if metric.startswith("aggregate") else 4
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
-        return " | ".join(["", name_of(*setting), str(len(of(setting))), *cells, ""]).strip()
+        return " | ".join(["", name_of(*setting) + remark, str(len(of(setting))), *cells, ""]).strip()
 
     settings = [setting for setting in settings_of(args) if of(setting)]
     head = " | ".join(["", "setting", "seeds", *SHOWN, ""]).strip()
@@ -193,7 +193,7 @@ def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> st
                 chosen = min(kept, key=lambda setting: mean(setting, "valid", "upd@10"))
             else:
                 chosen = max(own, key=lambda setting: mean(setting, "valid", "ndcg@10"))
-            lines.append(row(chosen) + ("" if kept else " below the floor"))
+            lines.append(row(chosen, "" if kept else " (below the floor)"))
     if args.dataset == "ml-1m":
         theirs = "; ".join(f"{name}: {items} items, Gini {gini}" for name, (items, gini) in AUTHORS.items())
         lines += ["", f"The authors' lists: {theirs}."]
