@@ -6,6 +6,7 @@ import importlib
 import logging
 from typing import Any
 
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
@@ -13,6 +14,7 @@ from recbole.utils import ModelType
 
 from recbole_fair.data.checks import check_dataset, filtering_errors
 from recbole_fair.data.files import ensure_atomic_files
+from recbole_fair.data.loaders import FullRankingLoader
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
 
 logger = logging.getLogger(__name__)
@@ -113,6 +115,9 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             users = users_per_batch(config, dataset.item_num)
             sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
             config["eval_batch_size"] = users if sequential else users * dataset.item_num
-        evaluations.append(get_dataloader(config, phase)(config, split, sampler, shuffle=False))
+        loader = get_dataloader(config, phase)
+        if loader is FullSortEvalDataLoader:
+            loader = FullRankingLoader
+        evaluations.append(loader(config, split, sampler, shuffle=False))
         config["eval_batch_size"] = asked
     return train, evaluations[0], evaluations[1]

@@ -1,0 +1,44 @@
+"""Full-ranking batches of general models from flat arrays instead of one Python step a user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from torch import Tensor
+
+
+class _Rows:
+    """Item ids of many users, one after another."""
+
+    def __init__(self, items: list[Tensor]) -> None:
+        self.lengths = torch.tensor([len(entry) for entry in items], dtype=torch.long)
+        self.starts = self.lengths.cumsum(0) - self.lengths
+        self.items = torch.cat(items) if items else torch.zeros(0, dtype=torch.long)
+
+    def of(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Row within the batch and item id of every entry of the users at ``index``."""
+        lengths = self.lengths[index]
+        row = torch.repeat_interleave(torch.arange(len(index)), lengths)
+        first = self.starts[index] - (lengths.cumsum(0) - lengths)
+        return row, self.items[torch.arange(len(row)) + first[row]]
+
+
+class FullRankingLoader(FullSortEvalDataLoader):
+    """RecBole's loader with the same batches; sequential data sets, which have no such step, are left to it."""
+
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+        if not self.is_sequential:
+            users = self.uid_list.numpy()
+            self._history = _Rows(list(self.uid2history_item[users]))
+            self._positives = _Rows(list(self.uid2positive_item[users]))
+
+    def collate_fn(self, index: Any) -> Any:
+        """One batch: users, masked pairs, and the pairs of row and held-out item."""
+        if self.is_sequential:
+            return super().collate_fn(index)
+        rows = torch.from_numpy(np.asarray(index))
+        return self.user_df[rows], self._history.of(rows), *self._positives.of(rows)
