@@ -49,7 +49,7 @@ def test_the_linear_programme_moves_no_user_further_than_the_proportional_rule_d
     case: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     furthest = [float((solve(*case) - case[0]).abs().sum(1).max()) for solve in SOLVERS.values()]
-    assert furthest[1] <= furthest[0] + 1e-6
+    assert furthest[1] <= furthest[0] + 1e-5
 
 
 def test_two_groups_move_by_the_same_fraction_of_the_way() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from scipy.optimize import linprog
@@ -18,6 +20,7 @@ from recbole_fair.rerank.facts import one_hot
 from recbole_fair.rerank.queues import GroupQueues, best_group, gather_heads
 from recbole_fair.schema import Key
 
+Floats = npt.NDArray[np.float64]
 _SLACK = 1e-9  # a target that is met up to rounding is met
 
 
@@ -48,7 +51,9 @@ def linear_programme_targets(wanted: Tensor, system: Tensor) -> Tensor:
 
     The paper moves all users in one direction, the system's gap, by different amounts. With more than two groups that
     has no solution as soon as enough users have nothing of a group that must shrink, and the total is the same for all
-    solutions, so that the solver's choice would be arbitrary. Here a user may move in any direction.
+    solutions, so that the solver may move some users fully and others not at all. Here a user may give up any of the
+    groups that shrink, none gives up more than the least possible maximum, and what is given up goes to the others in
+    proportion to what they lack.
 
     Args:
         wanted: As :func:`proportional_targets`.
@@ -61,28 +66,44 @@ def linear_programme_targets(wanted: Tensor, system: Tensor) -> Tensor:
         FairError: if the solver gives up.
     """
     p, target = wanted.cpu().numpy(), system.cpu().numpy()
-    n, q = p.shape
-    # Only groups with a surplus shrink and only the others grow: anything else would lengthen the total move.
-    grows = target >= p.mean(0)
-    sign = np.tile(np.where(grows, 1.0, -1.0), n)
-    by_user = sparse.kron(sparse.eye(n), np.ones((1, q)))
-    by_group = sparse.kron(np.ones((1, n)), sparse.eye(q))
-    moves = sparse.vstack([by_user, by_group]) @ sparse.diags(sign)
-    totals = np.concatenate([np.zeros(n), n * (target - p.mean(0))])
-    most = np.where(np.tile(grows, (n, 1)), 1 - p, p).ravel()
+    n = len(p)
+    # Only groups with a surplus shrink and only the others grow: anything else would lengthen the total move. What a
+    # user gives up always fits into the growing groups, in any proportion; so only the giving has to be found.
+    gives = np.flatnonzero(p.mean(0) - target > _SLACK)
+    lack = np.clip(target - p.mean(0), 0.0, None)
+    if not len(gives):
+        return wanted
+    owed, have, m = n * (p.mean(0) - target)[gives], p[:, gives], len(gives)
+    cap = max(_water_level(have[:, s].sum(1), owed[s].sum()) for s in _subsets(m))
     found = linprog(
-        c=np.concatenate([np.ones(n * q), [float(n)]]),  # the last variable: the largest move
-        A_ub=sparse.hstack([by_user, -np.ones((n, 1))]),
-        b_ub=np.zeros(n),
-        A_eq=sparse.hstack([moves, sparse.csr_matrix((n + q, 1))]),
-        b_eq=totals,
-        bounds=np.column_stack([np.zeros(n * q + 1), np.append(most, float(q))]),
-        method="highs-ipm",  # a hundred times quicker here than the simplex, which stalls on the largest move
+        c=np.zeros(n * m),  # every solution has the least total move and the least largest one
+        A_ub=sparse.kron(sparse.eye(n), np.ones((1, m))),
+        b_ub=np.full(n, cap + 1e-6),  # more than the solver's tolerance, lest it find no solution
+        A_eq=sparse.kron(np.ones((1, n)), sparse.eye(m)),
+        b_eq=owed,
+        bounds=np.column_stack([np.zeros(n * m), have.ravel()]),
+        method="highs",
     )
     if found.x is None:
         raise FairError(f"reranker=PCT: no targets were found ({found.message}); set reranker_solver=proportional.")
-    moved = p + (found.x[:-1] * sign).reshape(n, q)
+    given = found.x.reshape(n, m)
+    moved = p + given.sum(1, keepdims=True) * (lack / lack.sum())
+    moved[:, gives] -= given
     return torch.from_numpy(moved.clip(0.0, 1.0)).to(wanted.device)
+
+
+def _subsets(n: int) -> list[list[int]]:
+    """All non-empty subsets of ``0 ... n - 1``."""
+    return [list(s) for size in range(1, n + 1) for s in combinations(range(n), size)]
+
+
+def _water_level(have: Floats, total: float) -> float:
+    """The smallest t such that ``sum(min(have, t))`` reaches ``total``, which is at most ``sum(have)``."""
+    ordered = np.sort(have)
+    left = np.arange(len(ordered), 0, -1)
+    below = np.cumsum(ordered) - ordered
+    at = min(int(np.searchsorted(below + ordered * left, total)), len(ordered) - 1)
+    return float((total - below[at]) / left[at])
 
 
 @dataclass(frozen=True)
