@@ -45,8 +45,8 @@ def test_failure_probability_by_enumeration(k: int, p: float, steps: list[int]) 
 def test_the_exact_table_is_the_strictest_that_keeps_the_level(k: int, p: float, alpha: float) -> None:
     table, level = minimum_protected(k, p, alpha, "exact")
     assert failure_probability(table, p) <= alpha
-    below = [int((binom.cdf(np.arange(k), i, p) <= level - 1e-12).sum()) for i in range(1, k + 1)]
-    beyond = [min(i, int((binom.cdf(np.arange(k), i, p) <= level + 1e-12).sum())) for i in range(1, k + 1)]
+    below = [int((binom.cdf(np.arange(k), i, p) <= level * (1 - 1e-9)).sum()) for i in range(1, k + 1)]
+    beyond = [min(i, int((binom.cdf(np.arange(k), i, p) <= level * (1 + 1e-9)).sum())) for i in range(1, k + 1)]
     assert list(table) == below
     assert level == 1 or failure_probability(beyond, p) > alpha
 

@@ -60,7 +60,8 @@ def minimum_protected(k: int, p: float, alpha: float, correction: str) -> tuple[
     cdf = binom.cdf(np.arange(k)[None, :], np.arange(1, k + 1)[:, None], p)
 
     def table(level: float) -> npt.NDArray[np.int64]:
-        counts: npt.NDArray[np.int64] = np.minimum((cdf <= level).sum(1), np.arange(1, k + 1))
+        # Equal values of F may differ in the last bit.
+        counts: npt.NDArray[np.int64] = np.minimum((cdf <= level * (1 + 1e-12)).sum(1), np.arange(1, k + 1))
         return counts
 
     if correction == "none":
