@@ -176,7 +176,7 @@ KEYS: dict[str, Key] = {
         "float|str", low=0, open_low=True, choices=("cv",), what="L1 penalty of the bias estimator"
     ),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
-    "learning_rate_warmup": Key("float", low=0, what="epochs over which a linear schedule first rises"),
+    "learning_rate_warmup": Key("float", low=0, what="epochs over which the rate first rises from 0"),
     # Evaluation.
     "eval_memory_mb": Key("int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes"),
     "mask_seen": Key(
