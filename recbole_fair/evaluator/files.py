@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recbole_fair.atomic import atomic_file
 from recbole_fair.data.groups import item_titles
 from recbole_fair.data.popularity import SEGMENT_NAMES
 from recbole_fair.errors import FairError
@@ -73,11 +73,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table: The table.
         path: Where to; missing folders are made.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    table.to_csv(unfinished, index=False)
-    os.replace(unfinished, path)
+    with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
+        table.to_csv(file, index=False)
 
 
 def write_per_user(path: str | Path, result: EvaluationResult, dataset: Any) -> None:
