@@ -13,15 +13,14 @@ Markdown, values at full precision and calibration curves go to the JSON file.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from recbole_fair.analysis.sweep import encoded_once
 from recbole_fair.quick_start import load_data_and_model
 from recbole_fair.registry import get_trainer
 
@@ -32,39 +31,17 @@ SHOWN = ("ndcg@10", "ndcg@100", "pce@100", "pcesum@100", "upd@100", "averagelogp
 Point = dict[str, Any]
 
 
-class Memo:
-    """``represent_users`` of a base model that encodes the same batch once."""
-
-    def __init__(self, encode: Callable[[Any], Tensor], fields: tuple[str, str]) -> None:
-        self.encode, self.fields = encode, fields
-        self.kept: dict[bytes, Tensor] = {}
-
-    def __call__(self, interaction: Any) -> Tensor:
-        """``[B, d]``, from memory where the same sequences were encoded before."""
-        digest = hashlib.blake2b(digest_size=16)
-        for field in self.fields:
-            digest.update(interaction[field].cpu().numpy().tobytes())
-        key = digest.digest()
-        if key not in self.kept:
-            self.kept[key] = self.encode(interaction)
-        return self.kept[key]
-
-
 class Runner:
     """A post-hoc checkpoint with its data, evaluated again and again."""
 
-    def __init__(self, path: str, settings: dict[str, Any], memo: Memo | None = None) -> None:
+    def __init__(self, path: str, settings: dict[str, Any], stack: ExitStack) -> None:
         wanted = ["NDCG", "PCE", "PCESum", "UPD", "AverageLogPopularity", "GiniIndex"]
         changes = {"metrics": wanted, "topk": [10, 100], "show_progress": False, **settings}
         self.config, self.model, _, train, valid, test = load_data_and_model(path, changes)
         self.trainer = get_trainer(self.config, type(self.model))(self.config, self.model)
         self.trainer.bind(train, valid, test)
         self.splits = {"validation": valid, "test": test}
-        base = self.model.base
-        # nn.Module looks instance attributes up first, so the memo stands before the method.
-        object.__setattr__(
-            base, "represent_users", memo or Memo(base.represent_users, (base.ITEM_SEQ, base.ITEM_SEQ_LEN))
-        )
+        stack.enter_context(encoded_once(self.model))
 
     def measure(self, split: str, variant: str, **strengths: Any) -> Point:
         """Metrics and calibration curve of a variant at these strengths."""
@@ -116,7 +93,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = {"data_path": arguments.data_path} if arguments.data_path else {}
-    runner = Runner(arguments.spree, settings)
+    with ExitStack() as stack:
+        measure_all(arguments, settings, stack)
+
+
+def measure_all(arguments: argparse.Namespace, settings: dict[str, Any], stack: ExitStack) -> None:
+    """Print every table; the base models in use encode each user once until the stack closes."""
+    runner = Runner(arguments.spree, settings, stack)
     report = runner.model.report
     estimator, probe = report["estimator"], report["probe"]["chosen"]
     print(f"site: block {probe['block']}, position {probe['position']}; probes: {report['probe']['accuracies']}")
@@ -163,9 +146,8 @@ def main() -> None:
 
     document: dict[str, Any] = {"base": bases, "curves": curves, "intervention": report}
     if arguments.popsteer:
-        memo = runner.model.base.represent_users
         state = runner.model.base.state_dict()
-        other = Runner(arguments.popsteer, settings, memo)
+        other = Runner(arguments.popsteer, settings, stack)
         if any(not torch.equal(value, state[name]) for name, value in other.model.base.state_dict().items()):
             raise SystemExit("The two checkpoints do not have the same base model.")
         points = {

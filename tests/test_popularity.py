@@ -79,8 +79,9 @@ def test_segments_equal_the_loop(counts: list[int], head_share: float, tail_shar
         ([5] * 30, "rating", (0.1, 0.1), "'rating'"),
         ([5] * 30, "items", (0.0, 0.1), "head share"),
         ([5] * 30, "items", (0.1, 1.0), "tail share"),
+        ([5] * 30, "items", (0.6, 0.5), "more than 1 together"),
         ([0] * 30, "items", (0.1, 0.1), "none"),
-        ([5] * 30, "items", (0.99, 0.1), "No tail item"),
+        ([5] * 30, "items", (0.99, 0.01), "No tail item"),
     ],
 )
 def test_guards_say_what_is_wrong(counts: list[int], by: str, shares: tuple[float, float], message: str) -> None:

@@ -61,12 +61,16 @@ def select_head_tail(
         Ids of head items, most popular first, and ids of tail items, least popular first.
 
     Raises:
-        FairError: For shares out of range, a catalogue of fewer than 20 items, an item that alone exceeds the head's
-            share of the interactions, or a side left without items.
+        FairError: For shares out of range or of more than 1 together, a catalogue of fewer than 20 items, an item that
+            alone exceeds the head's share of the interactions, or a side left without items.
     """
     for name, share in (("head", head_share), ("tail", tail_share)):
         if not 0 < share < 1:
             raise FairError(f"The {name} share must lie between 0 and 1, got {share}.")
+    if head_share + tail_share > 1:
+        raise FairError(
+            f"Head share {head_share} and tail share {tail_share} add up to more than 1: lower one of them."
+        )
     if by not in ("items", "interactions"):
         raise FairError(f"Head and tail are chosen by 'items' or 'interactions', got {by!r}.")
     all_counts = counts.detach().cpu().numpy().astype(np.int64)
