@@ -68,9 +68,7 @@ def select_head_tail(
         if not 0 < share < 1:
             raise FairError(f"The {name} share must lie between 0 and 1, got {share}.")
     if head_share + tail_share > 1:
-        raise FairError(
-            f"Head share {head_share} and tail share {tail_share} add up to more than 1: lower one of them."
-        )
+        raise FairError(f"Head share {head_share} and tail share {tail_share} are more than 1 together: lower one.")
     if by not in ("items", "interactions"):
         raise FairError(f"Head and tail are chosen by 'items' or 'interactions', got {by!r}.")
     all_counts = counts.detach().cpu().numpy().astype(np.int64)
