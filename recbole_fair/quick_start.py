@@ -10,48 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import init_logger, init_seed
+from recbole.utils import init_logger
 
-from recbole_fair.analysis.sweep import (
-    choose,
-    constraint_of,
-    pareto_front,
-    parse_grid,
-    settings_of,
-    smaller_is_better,
-    sweep,
-    sweep_table,
-)
-from recbole_fair.checkpoint import load_checkpoint, plain_config, unpack_arrays
+from recbole_fair.checkpoint import load_checkpoint, plain_config
 from recbole_fair.config import FairConfig
-from recbole_fair.data.interactions import data_fingerprint
-from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.files import write_per_item, write_per_user
+from recbole_fair.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
 from recbole_fair.outputs import (
     check_writable,
     versions,
-    write_atomically,
     write_recommendations,
     write_result,
 )
-from recbole_fair.recbole_keys import COMPUTED_KEYS
-from recbole_fair.registry import get_trainer
-from recbole_fair.report.summary import metrics_table, sweep_lines
+from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
-from recbole_fair.rerank.settings import CANDIDATES, drop_old_settings, make_reranker
+from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.studies.sweep import sweep_checkpoint
 from recbole_fair.trainer.posthoc import differing_settings
 from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
-from recbole_fair.trainer.trainer import progress
+
+__all__ = [
+    "evaluate_checkpoint",
+    "load_data_and_model",
+    "objective_function",
+    "run_recbole_fair",
+    "sweep_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
-
-_FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
-# What may differ between the run that wrote a checkpoint and the one that reads it.
-_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *_FILE_KEYS)
-# What evaluating a checkpoint may change beside the data's settings (their fingerprint is compared) and a model's
-# strengths; metrics, files, re-rankers and the machine are no settings of training to begin with.
-_OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
 
 
 class _Stages:
@@ -98,17 +85,11 @@ def run_recbole_fair(
     config = FairConfig(model, dataset, config_file_list, config_dict)
     _check_files(config)
     reranker = make_reranker(config)
-    init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger.info(config)
     with stages("data"):
-        loaders = load_data(config)
-    train_data, valid_data, test_data = loaders
-    init_seed(config["seed"], config["reproducibility"])
-    net = config.model_class(config, train_data._dataset).to(config["device"])
-    logger.info(net)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
+        trainer, (train_data, valid_data, test_data) = new_trainer(config)
+    logger.info(trainer.model)
     if reranker is not None:
         check_reranker(trainer, reranker)
     if config["resume"]:
@@ -148,8 +129,8 @@ def load_data_and_model(
         FairError: for a file that cannot be used, or data that are not those of the checkpoint.
     """
     content = load_checkpoint(model_file)
-    config = _config_of(content, config_dict, model)
-    net, *loaders = _load_model(config, content, model_file)
+    config = config_of(content, config_dict, model)
+    net, *loaders = load_model(config, content, model_file)
     return config, net, loaders[0]._dataset, *loaders
 
 
@@ -159,7 +140,7 @@ def _check_files(config: FairConfig) -> None:
     Raises:
         FairError: naming the key and the path.
     """
-    check_writable(config, _FILE_KEYS)
+    check_writable(config, FILE_KEYS)
     try:
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,29 +163,6 @@ def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
         )
 
 
-def _load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
-    """The model of a checkpoint's content, in evaluation mode, with its three loaders."""
-    init_seed(config["seed"], config["reproducibility"])
-    loaders = load_data(config)
-    found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
-    if content["fingerprint"] is not None and found != content["fingerprint"]:
-        raise FairError(
-            f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
-            "use the same files, filters and eval_args."
-        )
-    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
-    try:
-        net.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise FairError(
-            f"{model_file} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
-            "use those that it was trained with."
-        ) from error
-    net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
-    net.eval()
-    return net, *loaders
-
-
 def evaluate_checkpoint(
     model_file: str | Path, config_dict: Mapping[str, Any] | None = None, model: type[Any] | None = None
 ) -> dict[str, Any]:
@@ -223,15 +181,13 @@ def evaluate_checkpoint(
     """
     stages = _Stages()
     content = load_checkpoint(model_file)
-    config = _config_of(content, config_dict, model)
-    _check_changes(content, config, config_dict or {})
+    config = config_of(content, config_dict, model)
+    check_changes(content, config, config_dict or {})
     init_logger(config)
     with stages("data"):
-        net, *loaders = _load_model(config, content, model_file)
+        trainer, loaders = load_trainer(config, content, model_file)
     _check_files(config)
     reranker = make_reranker(config)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
     if reranker is not None:
         check_reranker(trainer, reranker)
     shown = bool(config["show_progress"]) and sys.stderr.isatty()
@@ -243,81 +199,6 @@ def evaluate_checkpoint(
         "checkpoint": str(model_file),
     }
     return _finish(config, trainer, result, stages)
-
-
-def sweep_checkpoint(
-    model_file: str | Path,
-    grid: Sequence[str],
-    x: str = "GiniIndex@10",
-    y: str = "NDCG@10",
-    subject_to: Sequence[str] = (),
-    output: str | Path | None = None,
-    config_dict: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Evaluate a steered model under many strengths on validation and test; users are encoded once a split.
-
-    Args:
-        model_file: checkpoint of a model with strengths that apply at scoring time.
-        grid: ``key=start:stop:step`` or ``key=a,b,c``, one a strength.
-        x: metric to choose by, among the settings that keep the bounds.
-        y: the metric that it is traded against.
-        subject_to: bounds on validation, such as ``NDCG@10 >= 0.9*base``.
-        output: where the CSV of all settings and the JSON document go, without suffix.
-        config_dict: settings to change, such as ``data_path``.
-
-    Returns:
-        ``base`` (metrics of the base model by split), ``settings`` (one row each), ``front`` (rows of the Pareto front
-        of ``x`` and ``y`` on validation) and ``chosen`` (the row that wins on validation, or None).
-
-    Raises:
-        FairError: for a checkpoint without strengths, an empty grid or a metric that is not computed.
-    """
-    values = parse_grid(grid)
-    changes = dict(config_dict or {})
-    content = load_checkpoint(model_file)
-    config = _config_of(content, changes, None)
-    if not getattr(config.model_class, "strength_keys", ()):
-        raise FairError(f"{model_file} is a {config['model']}, which has no strengths to sweep.")
-    init_logger(config)
-    net, *loaders = _load_model(config, content, model_file)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
-    x, y = x.lower(), y.lower()
-    settings = settings_of(values)
-    base: dict[str, dict[str, float]] = {}
-    found: dict[str, list[dict[str, float]]] = {}
-    for split, loader in (("valid", loaders[1]), ("test", loaders[2])):
-        with net.use_variant("base"):
-            base[split] = dict(trainer.evaluate(loader, load_best_model=False))
-        for name in (x, y):
-            if name not in base[split]:
-                raise FairError(f"{name} is not computed; there is {', '.join(base[split])}: set metrics and topk.")
-        bounds = [constraint_of(text, base["valid"]) for text in subject_to]
-        found[split] = sweep(trainer, loader, settings, lambda these: progress(these, len(these), "Sweep", True))
-    table = sweep_table(settings, found["valid"], found["test"])
-    rows = table.to_dict("records")
-    on_x, on_y = ([values[name] for values in found["valid"]] for name in (x, y))
-    front = pareto_front(on_x, on_y, smaller_is_better(x), smaller_is_better(y))
-    winner = choose(found["valid"], x, bounds)
-    result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "checkpoint": str(model_file),
-        "x": x,
-        "y": y,
-        "subject_to": [str(bound) for bound in bounds],
-        "base": base,
-        "settings": rows,
-        "front": [rows[index] for index in front],
-        "chosen": None if winner is None else rows[winner],
-        "versions": versions(),
-    }
-    if output is not None:
-        write_atomically(f"{output}.csv", lambda file: table.to_csv(file, index=False))
-        write_result(f"{output}.json", result)
-    for line in sweep_lines(result, list(values), int(config["metric_decimal_place"] or 4)):
-        logger.info(line)
-    return result
 
 
 def objective_function(
@@ -335,41 +216,6 @@ def objective_function(
     return {key: result[key] for key in keys}
 
 
-def _config_of(content: Mapping[str, Any], changes: Mapping[str, Any] | None, model: type[Any] | None) -> FairConfig:
-    """The configuration that wrote a checkpoint, with some settings changed."""
-    changes = dict(changes or {})
-    for fixed in ("model", "dataset"):
-        if changes.pop(fixed, content[fixed]) != content[fixed]:
-            raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
-    stored = drop_old_settings(content["user_settings"], changes)
-    settings = {**stored, **changes}
-    for key in _FILE_KEYS:
-        if key not in changes:
-            settings.pop(key, None)
-    settings.pop("resume", None)
-    config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
-    # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
-    for key, value in drop_old_settings(content["config"], changes).items():
-        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
-            config[key] = value
-    return config
-
-
-def _check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
-    """Refuse changes that only a new training could follow.
-
-    Raises:
-        FairError: for the first of them.
-    """
-    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
-    for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
-        if key in changes and key not in free:
-            raise FairError(
-                f"{key}={new!r} cannot take effect: the checkpoint was trained with {old!r} and nothing is trained "
-                "again; leave the key out, or train anew."
-            )
-
-
 def _evaluate(
     config: FairConfig, trainer: Any, test_data: Any, stages: _Stages, shown: bool, reranker: ReRanker | None
 ) -> dict[str, Any]:
@@ -383,9 +229,11 @@ def _evaluate(
     with stages("evaluation"):
         if hasattr(trainer, "evaluate_variants"):
             results = trainer.evaluate_variants(test_data, shown)
-            found["base_test_result"] = dict(results["base"].metrics)
+            found["base_test_result"] = dict(results[trainer.model.base_variant].metrics)
             found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
             final = results[trainer.final_variant]
+            if final.groups:
+                found["variant_groups"] = {name: result.groups for name, result in results.items()}
             found["calibration_curves"] = {
                 name: result.curves["calibration"] for name, result in results.items() if "calibration" in result.curves
             }

@@ -1,0 +1,133 @@
+"""From a configuration, or a checkpoint, to data, model and trainer: what every entry point begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_seed
+
+from recbole_fair.checkpoint import plain_config, unpack_arrays
+from recbole_fair.config import FairConfig
+from recbole_fair.data.interactions import data_fingerprint
+from recbole_fair.data.prepare import load_data
+from recbole_fair.errors import FairError
+from recbole_fair.recbole_keys import COMPUTED_KEYS
+from recbole_fair.registry import get_trainer
+from recbole_fair.rerank.settings import drop_old_settings
+from recbole_fair.trainer.posthoc import differing_settings
+
+FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
+# What may differ between the run that wrote a checkpoint and the one that reads it.
+_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *FILE_KEYS)
+# What evaluating a checkpoint may change beside the data's settings (their fingerprint is compared) and a model's
+# strengths; metrics, files, re-rankers and the machine are no settings of training to begin with.
+_OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
+
+
+def new_trainer(config: FairConfig) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Data, an untrained model and its trainer, every random generator seeded as in each run.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The trainer, which knows its splits, and the three loaders.
+
+    Raises:
+        FairError: for data or settings that cannot be used.
+    """
+    init_seed(config["seed"], config["reproducibility"])
+    loaders = load_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    return trainer, loaders
+
+
+def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
+    """The model of a checkpoint's content, in evaluation mode, with its three loaders.
+
+    Args:
+        config: from :func:`config_of`.
+        content: what :func:`~recbole_fair.checkpoint.load_checkpoint` returns.
+        model_file: its path, for messages.
+
+    Raises:
+        FairError: if the data or the settings are not those of the checkpoint.
+    """
+    init_seed(config["seed"], config["reproducibility"])
+    loaders = load_data(config)
+    found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
+    if content["fingerprint"] is not None and found != content["fingerprint"]:
+        raise FairError(
+            f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
+            "use the same files, filters and eval_args."
+        )
+    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    try:
+        net.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise FairError(
+            f"{model_file} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
+            "use those that it was trained with."
+        ) from error
+    net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+    net.eval()
+    return net, *loaders
+
+
+def load_trainer(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, list[Any]]:
+    """The trainer of a checkpoint's model, which can evaluate it, and the three loaders; see :func:`load_model`."""
+    net, *loaders = load_model(config, content, model_file)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    return trainer, loaders
+
+
+def config_of(
+    content: Mapping[str, Any], changes: Mapping[str, Any] | None, model: type[Any] | None = None
+) -> FairConfig:
+    """The configuration that wrote a checkpoint, with some settings changed.
+
+    Args:
+        content: what :func:`~recbole_fair.checkpoint.load_checkpoint` returns.
+        changes: settings to change; files that the writing run asked for are not written again.
+        model: the class, for a model that is neither ours nor RecBole's.
+
+    Raises:
+        FairError: for another model or data set, or settings that are not allowed.
+    """
+    changes = dict(changes or {})
+    for fixed in ("model", "dataset"):
+        if changes.pop(fixed, content[fixed]) != content[fixed]:
+            raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
+    stored = drop_old_settings(content["user_settings"], changes)
+    settings = {**stored, **changes}
+    for key in FILE_KEYS:
+        if key not in changes:
+            settings.pop(key, None)
+    settings.pop("resume", None)
+    config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
+    # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
+    for key, value in drop_old_settings(content["config"], changes).items():
+        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
+            config[key] = value
+    return config
+
+
+def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
+    """Refuse changes that only a new training could follow.
+
+    Raises:
+        FairError: for the first of them.
+    """
+    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
+    for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
+        if key in changes and key not in free:
+            raise FairError(
+                f"{key}={new!r} cannot take effect: the checkpoint was trained with {old!r} and nothing is trained "
+                "again; leave the key out, or train anew."
+            )
