@@ -7,7 +7,10 @@ it, decodes, and ranks with the base model's own items.
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -49,7 +52,7 @@ class PopSteer(PostHocModel):
     """Everything of PopSteer that does not depend on the base model.
 
     A concrete class names its ``base_class`` and says where vectors come from: :meth:`collect_vectors` (what the
-    autoencoder is trained on) and :meth:`profile_moments` (how users of one side are represented).
+    autoencoder is trained on) and :meth:`profile_vectors` (how users of one side are represented).
     """
 
     variants: ClassVar[tuple[str, ...]] = ("base", "reconstructed", "steered")
@@ -88,6 +91,7 @@ class PopSteer(PostHocModel):
         self.register_buffer("mean_popular", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("mean_unpopular", torch.zeros(d, dtype=torch.float64))
         self._noise: torch.Generator | None = None
+        self._given_shift: Tensor | None = None
 
     # -- where vectors come from ---------------------------------------------------------------------------------
 
@@ -95,9 +99,40 @@ class PopSteer(PostHocModel):
         """Representations of the training users, in evaluation mode."""
         raise NotImplementedError
 
+    def profile_vectors(
+        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
+    ) -> Iterator[Tensor]:
+        """Batches ``[B, d]`` of the base's representations of users who like only ``items``.
+
+        Args:
+            items: inner ids of the items.
+            inter: training interactions.
+            seed: of the users' own generator.
+            n_users: how many users at most; ``synthetic_users`` when left out.
+        """
+        raise NotImplementedError
+
     def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
         """Moments of the representations of users who like only ``items``."""
-        raise NotImplementedError
+        moments = StreamingMoments(self.sae.d_in)
+        with progress_bar("Synthetic users", show) as move:
+            for users in self.profile_vectors(items, inter, seed):
+                moments.update(users)
+                if move is not None:
+                    move(moments.count, max(moments.count, int(self._config["synthetic_users"])), "")
+        return moments
+
+    def profile_items(self, inter: Interactions) -> tuple[Tensor, Tensor]:
+        """Inner ids of the items of popular and of unpopular users.
+
+        Items that nobody has in training are left out: the base model has never learnt what they are.
+
+        Raises:
+            FairError: they cannot be told apart.
+        """
+        config = self._config
+        shares = (config["head_share"], config["tail_share"], config["head_tail_by"])
+        return select_head_tail(count_items(inter.item, inter.n_items), *shares, include_unseen=False)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
@@ -109,10 +144,7 @@ class PopSteer(PostHocModel):
         """
         config, dataset = self._config, train_data._dataset
         inter = training_interactions(dataset)
-        counts = count_items(inter.item, inter.n_items)
-        # Items that nobody has in training are left out: the base model has never learnt what they are.
-        shares = (config["head_share"], config["tail_share"], config["head_tail_by"])
-        head, tail = select_head_tail(counts, *shares, include_unseen=False)
+        head, tail = self.profile_items(inter)
         seconds: dict[str, float] = {}
 
         start = time.perf_counter()
@@ -142,9 +174,9 @@ class PopSteer(PostHocModel):
             "profiles": {
                 "head_items": len(head),
                 "tail_items": len(tail),
-                "head_share": shares[0],
-                "tail_share": shares[1],
-                "head_tail_by": shares[2],
+                "head_share": config["head_share"],
+                "tail_share": config["tail_share"],
+                "head_tail_by": config["head_tail_by"],
                 "users_a_side": popular.count,
             },
             "neurons": self._describe_neurons(last, vectors.users[vectors.last], inter, dataset, head),
@@ -199,6 +231,19 @@ class PopSteer(PostHocModel):
         )
         return shift.to(self.sae.W_enc.dtype)
 
+    @contextmanager
+    def use_shift(self, shift: Tensor) -> Iterator[None]:
+        """Inside the block the variant ``steered`` adds this vector ``[N]``, whatever the strengths.
+
+        It is for experiments on chosen neurons.
+        """
+        before = self._given_shift
+        self._given_shift = shift.to(self.sae.W_enc)
+        try:
+            yield
+        finally:
+            self._given_shift = before
+
     def restart_noise(self) -> None:
         """Noise starts anew, so that the same users in the same order meet the same noise."""
         self._noise = None
@@ -209,6 +254,9 @@ class PopSteer(PostHocModel):
         if variant == "reconstructed":
             reconstruction: Tensor = self.sae(users).reconstruction
             return reconstruction
+        if self._given_shift is not None:
+            steered: Tensor = self.sae(users, self._given_shift).reconstruction
+            return steered
         if self.steer_mode == "dense":
             towards = self.mean_unpopular - self.mean_popular
             direction = towards / towards.norm().clamp_min(torch.finfo(towards.dtype).tiny)
@@ -333,16 +381,15 @@ class PopSteerSASRec(PopSteer):
             )
 
     @torch.no_grad()
-    def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
-        """Moments over synthetic sequences of ``items``."""
+    def profile_vectors(
+        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
+    ) -> Iterator[Tensor]:
+        """Representations of synthetic sequences of ``items``."""
         profiles = profiles_of(self._config, items, inter, int(self.base.max_seq_length), seed)
+        if n_users is not None:
+            profiles = dataclasses.replace(profiles, n_users=n_users)
         device = self.base.item_representations().device
-        moments = StreamingMoments(self.sae.d_in)
         self.base.eval()
-        with progress_bar("Synthetic users", show) as move:
-            for sequences, sizes in profiles.batches(_CPU_ROWS if device.type == "cpu" else _GPU_ROWS):
-                batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: sizes}).to(device)
-                moments.update(self.base.represent_users(batch))
-                if move is not None:
-                    move(moments.count, profiles.n_users, "")
-        return moments
+        for sequences, sizes in profiles.batches(_CPU_ROWS if device.type == "cpu" else _GPU_ROWS):
+            batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: sizes}).to(device)
+            yield self.base.represent_users(batch)
