@@ -140,7 +140,8 @@ NOTES = """## Intervals, groups, curves
 - `bootstrap: N` resamples users N times. An interval is the 2.5 % and 97.5 % points of the resampled values, moved
   so that their mean is the value of the sample: a resample holds about 63 % of the users, so that coverage, Gini
   and entropy of resamples are shifted as a whole, and only their spread says something about uncertainty.
-- `group_metrics` reports per-user metrics by group. `mainstream`: mean Jaccard similarity of a user's training
+- `group_metrics` reports per-user metrics by group: `[mainstream, gender]` NDCG by these groups,
+  `{mainstream: {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's training
   items to those of all other users, equally large groups from low to high. `drift`: symmetric KL divergence of the
   item groups (`group_field`) between the two halves of the history, users above each threshold (groups overlap) or
   `bins` equal groups. `popularity_taste`: share of head items in the history, lowest 20 %, middle 60 %, highest

@@ -24,6 +24,7 @@ from recbole_fair.data.histories import Histories
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import FairCollector, FairEvaluator
 from recbole_fair.evaluator import collector as collector_module
+from recbole_fair.evaluator.options import MetricOptions
 
 
 @pytest.mark.parametrize("cells", [1, 40, 10_000])
@@ -224,6 +225,7 @@ def test_any_user_column_groups_users(toy: FakeDataset, monkeypatch: pytest.Monk
         ({"group_metrics": {"gender": {"metrics": ["NDCG"], "bins": 2}}}, "holds text"),
         ({"group_metrics": {"gender": {"metrics": ["GiniIndex"]}}}, "no values by user"),
         ({"group_metrics": {"gender": {"metrics": ["NDGC"]}}}, "did you mean NDCG"),
+        ({"group_metrics": [3]}, r"as in \[mainstream, gender\]"),
         ({"group_metrics": {"gender": {}}}, "must name its metrics"),
         ({"group_metrics": {"gender": {"metrics": ["NDCG"], "bin": 2}}}, "unknown key 'bin'"),
         ({"group_metrics": {"gender": {"metrics": ["NDCG"], "thresholds": [1]}}}, "use bins"),
@@ -250,6 +252,15 @@ def test_too_many_groups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "toy.user").write_text("user_id:token\tzip:token\n" + "".join(f"u{n}\t{n}\n" for n in range(1, many)))
     with pytest.raises(FairError, match="149 different values"):
         prepared(FakeDataset(tmp_path, many, 5), monkeypatch, group_metrics={"zip": {"metrics": ["NDCG"]}})
+
+
+def test_names_alone_mean_ndcg_by_these_groups() -> None:
+    short = MetricOptions.from_config({"group_metrics": ["mainstream", "gender"]})
+    long = MetricOptions.from_config(
+        {"group_metrics": {"mainstream": {"metrics": ["NDCG"]}, "gender": {"metrics": ["NDCG"]}}}
+    )
+    assert short == long
+    assert MetricOptions.from_config({"group_metrics": "gender"}).group_metrics == long.group_metrics[1:]
 
 
 def test_group_metrics_without_training_data_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,9 +152,14 @@ def _one_of(key: str, *choices: str) -> Any:
 
 
 def _groupings(value: Any) -> tuple[Grouping, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        value = {name: {"metrics": ["NDCG"]} for name in value}
     if not isinstance(value, Mapping):
         raise FairError(
-            f"group_metrics={value!r} is not allowed: give a mapping as in {{mainstream: {{metrics: [NDCG]}}}}."
+            f"group_metrics={value!r} is not allowed: name the groups, as in [mainstream, gender], or their metrics, "
+            "as in {mainstream: {metrics: [NDCG]}}."
         )
     return tuple(_grouping(str(name), spec) for name, spec in value.items())
 
