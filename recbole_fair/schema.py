@@ -197,7 +197,9 @@ KEYS: dict[str, Key] = {
     "pce_levels": Key("int|list", low=2, what="quantile levels of PCE: how many from 0 to 1, or a rising list"),
     "group_field": Key("str", optional=True, what="item column with the item groups of CKL and drift (genre)"),
     "ckl_smoothing": Key("float", low=0, high=1, open_low=True, what="Steck's smoothing in CKL and drift"),
-    "group_metrics": Key("dict", optional=True, what="metrics by user group"),
+    "group_metrics": Key(
+        "dict|str", many=True, optional=True, what="metrics by user group; names alone report NDCG by these groups"
+    ),
     "bootstrap": Key("int", low=0, what="resamples of users for 95 % intervals, 0 for none"),
     "metric_history": Key("str", choices=("train", "train_valid"), what="what counts as history when testing"),
     "valid_constraint": Key(
