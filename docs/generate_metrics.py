@@ -141,12 +141,12 @@ NOTES = """## Intervals, groups, curves
   so that their mean is the value of the sample: a resample holds about 63 % of the users, so that coverage, Gini
   and entropy of resamples are shifted as a whole, and only their spread says something about uncertainty.
 - `group_metrics` reports per-user metrics by group: `[mainstream, gender]` NDCG by these groups,
-  `{mainstream: {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's training
-  items to those of all other users, equally large groups from low to high. `drift`: symmetric KL divergence of the
-  item groups (`group_field`) between the two halves of the history, users above each threshold (groups overlap) or
-  `bins` equal groups. `popularity_taste`: share of head items in the history, lowest 20 %, middle 60 %, highest
-  20 % of users. Any other name is a column of the data set's `.user` file, by value or, with `bins`, by rank of the
-  number. The file is read beside the data set: neither the model's inputs nor the catalogue change.
+  `{mainstream: {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's
+  training items to those of all other users, equally large groups from low to high. `drift`: symmetric KL divergence
+  of the item groups (`group_field`) between the two halves of the history, users above each threshold (groups
+  overlap) or `bins` equal groups. `popularity_taste`: share of head items in the history, lowest 20 %, middle 60 %,
+  highest 20 % of users. Any other name is a column of the data set's `.user` file, by value or, with `bins`, by rank
+  of the number. The file is read beside the data set: neither the model's inputs nor the catalogue change.
 - `curves` of a result: the calibration curve (mean share of the history at or below each popularity quantile of
   the list; above the diagonal: lists are too popular) and the Lorenz curve of item counts.
 - `valid_constraint: "GiniIndex@10 <= 0.8"` keeps the best epoch among those that keep the bound; if none does, the
