@@ -166,6 +166,41 @@ KEYS: dict[str, Key] = {
     "ile_warmup": Key("float", low=0, what="epochs over which ile_weight rises from 0"),
     "ips_max": Key("float", low=1, what="divisor of the most popular item's loss"),
     "ips_normalize": Key("bool", what="whether the weights have mean 1 over the training interactions"),
+    # TALL and its baselines.
+    "n_experts": Key("int", low=1, what="experts (TALL) or local models (LOCA, EnLFT)"),
+    "gate": Key("str", choices=("inverse", "softmax", "uniform", "mlp"), what="how the experts are weighted"),
+    "gate_norm": Key("str", choices=("sum", "mean"), what="losses in the gate: sum or mean over the held-out items"),
+    "gate_temperature": Key("float", low=0, open_low=True, what="divides what the gate's softmax is taken of"),
+    "gate_grad": Key("bool", what="whether gradients flow through the loss-driven gate"),
+    "gate_source": Key("str", choices=("fold", "valid"), what="held-out items: of training, or the validation items"),
+    "gate_fold_share": Key(
+        "float", low=0, high=1, open_low=True, open_high=True, what="share of a user's training items that is held out"
+    ),
+    "gate_hidden_size": Key("int", low=1, what="hidden units of the gate under gate mlp"),
+    "kl_reduction": Key("str", choices=("mean", "sum"), what="mean or sum over the users of a batch"),
+    "weight_signal": Key("str", choices=("change", "loss", "none"), what="what the users' weights follow from"),
+    "weight_norm": Key("str", choices=("sum", "mean"), what="losses in the weights: sum or mean over held-out items"),
+    "weight_alpha": Key("float", low=0, open_low=True, what="the smaller, the more unequal the users' weights"),
+    "weight_solver": Key("str", choices=("clip", "simplex"), what="the paper's closed form, or the exact solution"),
+    "weight_decay_by_experts": Key("bool", what="whether weight_decay is divided by the number of experts"),
+    "gap": Key("int", low=0, what="epochs before users are weighted; early stopping counts from there"),
+    "loss_window": Key("int", low=1, what="changes of the loss that are averaged"),
+    "wl_exponent": Key("float", low=0, what="exponent of the distance from the mainstream, 0 for equal weights"),
+    # DecRS.
+    "mediator": Key("str", choices=("fm", "product", "none"), what="Eq. 8, Eq. 7, or the plain machine alone"),
+    "confounder_prior": Key("str", choices=("interactions", "catalogue", "uniform"), what="prior over item groups"),
+    "group_init_std": Key("float", low=0, what="standard deviation of the initial vectors of item groups"),
+    "inference": Key(
+        "str", choices=("fused", "deconfounded", "backbone", "backbone2", "control"), what="variant a run is about"
+    ),
+    "fusion_alpha": Key("float", low=0, what="exponent of the drift in the weight of the deconfounded model"),
+    "fusion_control": Key("bool", what="whether to mix the backbone with a second backbone as well"),
+    "drift_history": Key("str", choices=("train", "train_valid"), what="interactions that interest drift is read from"),
+    "unawareness": Key("bool", what="whether the item groups are left out of the features"),
+    "user_features": Key("str|list", what="columns of the user file that are features: all, or a list"),
+    "item_features": Key("str|list", what="columns of the item file beside group_field that are: all, or a list"),
+    "propensity": Key("str", choices=("none", "user", "item"), what="whose inverse propensity weighs the loss (IPS)"),
+    "propensity_clip": Key("float", low=1, what="largest of these weights"),
     # Training.
     # SPREE.
     "spree_strength": Key("float", what="steering strength lambda, any real number; 0 is the base"),

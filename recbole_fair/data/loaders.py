@@ -1,4 +1,4 @@
-"""Full-ranking batches of general models from flat arrays instead of one Python step a user."""
+"""Batches of users: for full ranking from flat arrays instead of one Python step a user, and for training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataloader import FullSortEvalDataLoader, UserDataLoader
+from recbole.data.interaction import Interaction
 from torch import Tensor
 
 
@@ -42,3 +43,18 @@ class FullRankingLoader(FullSortEvalDataLoader):
             return super().collate_fn(index)
         rows = torch.from_numpy(np.asarray(index))
         return self.user_df[rows], self._history.of(rows), *self._positives.of(rows)
+
+
+class UserLoader(UserDataLoader):
+    """RecBole's training batches of users without the padding user and without users who have no training item."""
+
+    def __init__(self, config: Any, dataset: Any, sampler: Any = None, shuffle: bool = True) -> None:
+        users = np.unique(np.asarray(dataset.inter_feat[dataset.uid_field]))
+        self._active = torch.from_numpy(users[users > 0])
+        super().__init__(config, dataset, sampler, shuffle=True)
+
+    def _init_batch_size_and_step(self) -> None:
+        # RecBole calls this after it has listed the users and before it hands their number to torch.
+        self.user_list = Interaction({self.uid_field: self._active})
+        self.sample_size = len(self._active)
+        super()._init_batch_size_and_step()

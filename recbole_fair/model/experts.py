@@ -1,0 +1,318 @@
+"""Many variational autoencoders as one stack of tensors: the experts of TALL and the local models of its baselines.
+
+An expert is the MultVAE of TALL's code (Liang et al., WWW 2018, without hidden layers): a linear encoder from a user's
+row to the mean and log variance of ``H`` latent values and a linear decoder back to all items. ``E`` experts are three
+tensors. Input rows are sparse, and scores of all experts for all items ``[B, E, I]`` never exist at once: a weighted
+mixture of linear decoders is one product, and losses by expert are streamed over blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_fair.data.item_rows import ItemRows
+
+NOISE = 0.01  # standard deviation of the noise on the latent values, as coded for MultVAE in RecBole, LOCA and TALL
+_BLOCK_ROWS = 128
+_BLOCK_BYTES = 8 * 2**20
+
+
+class StackedVAE(nn.Module):
+    """``E`` autoencoders with ``H`` latent values over ``I`` items (columns; the padding item has none).
+
+    The weights start as those of PyTorch's linear layers do: uniform within one over the root of the number of inputs.
+
+    Attributes:
+        mean: encoder of the means ``[E, I, H]``.
+        logvar: encoder of the logarithms of the variances ``[E, I, H]``.
+        mean_bias: ``[E, H]``.
+        logvar_bias: ``[E, H]``.
+        decoder: ``[I, E, H]``.
+        decoder_bias: ``[E, I]``.
+    """
+
+    def __init__(self, n_experts: int, n_columns: int, latent: int, device: Any = None) -> None:
+        super().__init__()
+
+        def uniform(fan_in: int, *shape: int) -> nn.Parameter:
+            bound = 1.0 / math.sqrt(fan_in)
+            return nn.Parameter(torch.empty(*shape, device=device).uniform_(-bound, bound))
+
+        self.mean = uniform(n_columns, n_experts, n_columns, latent)
+        self.logvar = uniform(n_columns, n_experts, n_columns, latent)
+        self.mean_bias = uniform(n_columns, n_experts, latent)
+        self.logvar_bias = uniform(n_columns, n_experts, latent)
+        self.decoder = uniform(latent, n_columns, n_experts, latent)
+        self.decoder_bias = uniform(latent, n_experts, n_columns)
+
+    @property
+    def n_experts(self) -> int:
+        """E."""
+        return self.mean.shape[0]
+
+    def encode_mean(self, inputs: Bags) -> Tensor:
+        """Means of the latent values ``[E, B, H]``."""
+        return sparse_product(self.mean, inputs) + self.mean_bias.unsqueeze(1)
+
+    def encode(self, inputs: Bags) -> tuple[Tensor, Tensor]:
+        """Means and log variances of the latent values, each ``[E, B, H]``."""
+        return self.encode_mean(inputs), sparse_product(self.logvar, inputs) + self.logvar_bias.unsqueeze(1)
+
+    def mixture(self, latent: Tensor, gate: Tensor | None) -> Tensor:
+        """Weighted sum of the experts' scores.
+
+        Args:
+            latent: ``[E, B, H]``.
+            gate: weights ``[B, E]`` that sum to 1 a row; None for equal ones.
+
+        Returns:
+            ``[B, I]``, exactly ``sum_k gate_k * (decoder_k latent_k + bias_k)`` up to rounding.
+        """
+        experts, batch, size = latent.shape
+        if gate is None:
+            scaled, bias = latent * (1.0 / experts), self.decoder_bias.mean(0, keepdim=True)
+        else:
+            scaled, bias = latent * gate.t().unsqueeze(2), gate @ self.decoder_bias
+        flat = scaled.permute(1, 0, 2).reshape(batch, experts * size)
+        return flat @ self.decoder.view(-1, experts * size).t() + bias
+
+    def losses(self, latent: Tensor, targets: ItemRows, masked: ItemRows | None = None) -> Tensor:
+        """Cross-entropy of each expert on each row's targets, summed over them; streamed, differentiable.
+
+        Args:
+            latent: ``[E, B, H]``.
+            targets: ``B`` rows of items.
+            masked: ``B`` rows of items that are left out of the softmax; none of them a target.
+
+        Returns:
+            ``[B, E]``, 0 for rows without a target.
+        """
+        result: Tensor = _Losses.apply(latent, self.decoder, self.decoder_bias, targets, masked)  # type: ignore[no-untyped-call]
+        return result
+
+
+def sample(mean: Tensor, logvar: Tensor) -> Tensor:
+    """Latent values for training: means plus noise of :data:`NOISE` standard deviations."""
+    return mean + torch.randn_like(mean).mul_(NOISE) * torch.exp(0.5 * logvar)
+
+
+def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the standard normal, summed over the latent values ``[..., H]``: ``[...]``."""
+    return 0.5 * (logvar.exp() + mean.square() - 1.0 - logvar).sum(-1)
+
+
+def cross_entropy(scores: Tensor, targets: ItemRows, masked: ItemRows | None = None) -> Tensor:
+    """Cross-entropy of scores ``[B, I]`` on each row's targets, summed over them: ``[B]``, 0 for rows without any.
+
+    Args:
+        scores: ``[B, I]``.
+        targets: ``B`` rows of items.
+        masked: ``B`` rows of items that are left out of the softmax; none of them a target.
+    """
+    chosen = scores.reshape(-1)[targets.cells]
+    if masked is not None:
+        scores = scores.reshape(-1).index_fill(0, masked.cells, -torch.inf).view_as(scores)
+    counts = targets.lengths
+    total = counts * torch.logsumexp(scores, 1)
+    return torch.where(counts > 0, total.index_add(0, targets.rows, -chosen), 0.0)
+
+
+class Bags:
+    """Sparse inputs of ``E`` experts: ``E * B`` weighted bags of rows of a table ``[E * I, H]``, and the transpose.
+
+    Args:
+        rows: ``B`` rows that all experts read, or ``E * B`` rows, expert by expert, when each reads its own.
+        weights: weight of each entry of ``rows``.
+        n_experts: E.
+        shared: whether all experts read the same rows.
+    """
+
+    def __init__(self, rows: ItemRows, weights: Tensor, n_experts: int, shared: bool = True) -> None:
+        self.n_experts, self.n_columns = n_experts, rows.n_columns
+        self.batch = len(rows) if shared else len(rows) // n_experts
+        device = rows.columns.device
+        if shared:
+            expert = torch.arange(n_experts, device=device).unsqueeze(1)
+            self._columns = (expert * rows.n_columns + rows.columns).reshape(-1).int()
+            starts = (expert * len(rows.columns) + rows.indptr[:-1]).reshape(-1)
+            self._starts = F.pad(starts, (0, 1), value=n_experts * len(rows.columns)).int()
+            self._weights = weights.repeat(n_experts)
+        else:
+            expert = rows.rows // self.batch
+            self._columns = (expert * rows.n_columns + rows.columns).int()
+            self._starts = rows.indptr.int()
+            self._weights = weights
+        self._rows, self._entry_weights, self._shared = rows, weights, shared
+
+    @classmethod
+    def normalised(cls, rows: ItemRows, n_experts: int, shared: bool = True, dropout: float = 0.0) -> Bags:
+        """Rows divided by their Euclidean length, with dropout of entries."""
+        lengths = rows.lengths
+        weights = torch.repeat_interleave(lengths.clamp(min=1).float().rsqrt(), lengths)
+        return cls(rows, F.dropout(weights, dropout) if dropout > 0 else weights, n_experts, shared)
+
+    def gather(self, table: Tensor) -> Tensor:
+        """``out[e, b] = sum over the bag's entries of weight * table[e, column]``: ``[E, B, H]``."""
+        out = F.embedding_bag(
+            self._columns,
+            table.reshape(-1, table.shape[-1]),
+            self._starts,
+            mode="sum",
+            per_sample_weights=self._weights.to(table.dtype),
+            include_last_offset=True,
+        )
+        return out.view(self.n_experts, self.batch, -1)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The transpose of :meth:`gather`: ``[E, B, H]`` to ``[E, I, H]``.
+
+        A gather as well, over the bags of each item's users: no sorting by column for each expert, no atomic additions,
+        and an order of summation that does not depend on the number of threads.
+        """
+        rows, columns, weights = self._rows, self._rows.columns, self._entry_weights
+        if self._shared:
+            order = columns.argsort(stable=True)
+            counts = torch.bincount(columns, minlength=self.n_columns)
+            ends = F.pad(counts.cumsum(0), (1, 0))
+            expert = torch.arange(self.n_experts, device=columns.device).unsqueeze(1)
+            index = (expert * self.batch + rows.rows[order]).reshape(-1).int()
+            starts = F.pad((expert * len(columns) + ends[:-1]).reshape(-1), (0, 1), value=len(index)).int()
+            scale = weights[order].repeat(self.n_experts)
+        else:
+            order = self._columns.argsort(stable=True)
+            counts = torch.bincount(self._columns, minlength=self.n_experts * self.n_columns)
+            index, starts = rows.rows[order].int(), F.pad(counts.cumsum(0), (1, 0)).int()
+            scale = weights[order]
+        out = F.embedding_bag(
+            index,
+            values.reshape(-1, values.shape[-1]),
+            starts,
+            mode="sum",
+            per_sample_weights=scale.to(values.dtype),
+            include_last_offset=True,
+        )
+        return out.view(self.n_experts, self.n_columns, -1)
+
+
+def sparse_product(weight: Tensor, inputs: Bags) -> Tensor:
+    """Sparse rows times each expert's matrix, differentiable in the matrix.
+
+    Args:
+        weight: ``[E, I, H]``.
+        inputs: the rows.
+
+    Returns:
+        ``[E, B, H]``.
+    """
+    result: Tensor = _SparseProduct.apply(weight, inputs)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SparseProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, inputs: Bags) -> Tensor:
+        ctx.inputs = inputs
+        return inputs.gather(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.inputs.scatter(grads[0].contiguous()), None
+
+
+class _Losses(torch.autograd.Function):
+    """Cross-entropy by expert in blocks of users and experts; the backward pass makes each block's scores again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, latent: Tensor, decoder: Tensor, bias: Tensor, targets: ItemRows, masked: ItemRows | None
+    ) -> Tensor:
+        losses = latent.new_zeros(latent.shape[0], latent.shape[1])
+        peaks = torch.empty_like(losses)
+        for block in _blocks(latent, bias, targets, masked):
+            scores = block.scores(latent, decoder, bias)
+            flat = scores.view(len(scores), -1)
+            total = flat.new_zeros(scores.shape[:2]).index_add_(1, block.rows, flat[:, block.targets])
+            if block.masked is not None:
+                flat.index_fill_(1, block.masked, -torch.inf)
+            peak = scores.amax(-1, keepdim=True)
+            log_sum = scores.sub_(peak).exp_().sum(-1).log_() + peak.squeeze(-1)
+            losses[block.where] = torch.where(block.counts > 0, block.counts * log_sum - total, 0.0)
+            peaks[block.where] = log_sum
+        ctx.save_for_backward(latent, decoder, bias, peaks)
+        ctx.rows = targets, masked
+        return losses.t()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        latent, decoder, bias, log_sums = ctx.saved_tensors
+        targets, masked = ctx.rows
+        upstream = grads[0].t()
+        in_latent, in_decoder, in_bias = torch.zeros_like(latent), torch.zeros_like(decoder), torch.zeros_like(bias)
+        for block in _blocks(latent, bias, targets, masked):
+            scores = block.scores(latent, decoder, bias)
+            flat = scores.view(len(scores), -1)
+            if block.masked is not None:
+                flat.index_fill_(1, block.masked, -torch.inf)
+            scale = torch.where(block.counts > 0, upstream[block.where], 0.0)
+            log_sum = torch.where(block.counts > 0, log_sums[block.where], torch.inf)
+            scores.sub_(log_sum.unsqueeze(-1)).exp_().mul_((scale * block.counts).unsqueeze(-1))
+            flat.index_add_(1, block.targets, -scale[:, block.rows])
+            experts, rows = block.where
+            in_latent[block.where] = torch.bmm(scores, decoder[:, experts].transpose(0, 1))
+            in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), latent[block.where]).transpose(0, 1)
+            in_bias[experts] += scores.sum(1)
+        return in_latent, in_decoder, in_bias, None, None
+
+
+class _Block:
+    """Some experts and some rows: where they stand, and the cells of targets and masked items in their scores."""
+
+    def __init__(self, experts: slice, rows: slice, buffer: Tensor, targets: ItemRows, masked: ItemRows | None) -> None:
+        self.where = (experts, rows)
+        self._buffer = buffer
+        size = rows.stop - rows.start
+        self.counts = targets.lengths[rows]
+        self.rows = torch.repeat_interleave(torch.arange(size, device=buffer.device), self.counts)
+        self.targets = self._cells(targets, rows, self.rows)
+        self.masked = None
+        if masked is not None:
+            owner = torch.repeat_interleave(torch.arange(size, device=buffer.device), masked.lengths[rows])
+            self.masked = self._cells(masked, rows, owner)
+
+    @staticmethod
+    def _cells(items: ItemRows, rows: slice, owner: Tensor) -> Tensor:
+        part = items.columns[int(items.indptr[rows.start]) : int(items.indptr[rows.stop])]
+        return owner * items.n_columns + part
+
+    def scores(self, latent: Tensor, decoder: Tensor, bias: Tensor) -> Tensor:
+        """Scores of the block's experts for its rows ``[experts, rows, I]``, in memory that the next block reuses."""
+        experts, rows = self.where
+        part = latent[experts, rows]
+        out = self._buffer[: part.shape[0] * part.shape[1]].view(part.shape[0], part.shape[1], -1)
+        torch.bmm(part, decoder[:, experts].permute(1, 2, 0), out=out)
+        return out.add_(bias[experts].unsqueeze(1))
+
+
+def _blocks(latent: Tensor, bias: Tensor, targets: ItemRows, masked: ItemRows | None) -> Iterator[_Block]:
+    experts, batch, _ = latent.shape
+    columns = bias.shape[1]
+    rows = min(batch, _BLOCK_ROWS if latent.device.type == "cpu" else 8 * _BLOCK_ROWS)
+    budget = _BLOCK_BYTES if latent.device.type == "cpu" else 16 * _BLOCK_BYTES
+    group = min(experts, max(1, budget // (max(rows, 1) * columns * latent.element_size())))
+    buffer = latent.new_empty(group * rows, columns)
+    for start in range(0, batch, max(rows, 1)):
+        part = slice(start, min(start + rows, batch))
+        block = None
+        for first in range(0, experts, group):
+            some = slice(first, min(first + group, experts))
+            if block is None:
+                block = _Block(some, part, buffer, targets, masked)
+            else:
+                block.where = (some, part)
+            yield block
