@@ -23,6 +23,7 @@ from recbole_fair.outputs import (
     write_recommendations,
     write_result,
 )
+from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
@@ -276,6 +277,7 @@ def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: _S
         trainer.model.write_neurons(config["neurons_file"])
     if config["result_file"]:
         write_result(config["result_file"], result)
-    for line in metrics_table(result, int(config["metric_decimal_place"] or 4)):
+    decimals = int(config["metric_decimal_place"] or 4)
+    for line in [*metrics_table(result, decimals), *group_lines(result, decimals)]:
         logger.info(line)
     return result
