@@ -31,8 +31,6 @@ MODELS: dict[str, str] = {
     "TALL": "recbole_fair.model.tall:TALL",
     "MultVAE": "recbole_fair.model.tall:MultVAE",
     "WL": "recbole_fair.model.tall:WL",
-    "DecFM": "recbole_fair.model.decrs:DecFM",
-    "DecNFM": "recbole_fair.model.decrs:DecNFM",
 }
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
@@ -40,7 +38,6 @@ TRAINERS: dict[str, str] = {
     "FairTrainer": "recbole_fair.trainer.trainer:FairTrainer",
     "PostHocTrainer": "recbole_fair.trainer.posthoc:PostHocTrainer",
     "ExpertTrainer": "recbole_fair.trainer.tall:ExpertTrainer",
-    "DecRSTrainer": "recbole_fair.trainer.decrs:DecRSTrainer",
 }
 
 #: Which trainer a model of ours takes, where the class itself does not say so by ``trainer_name``.
