@@ -22,7 +22,8 @@ from recbole_fair.config import FairConfig
 from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.model.group_loss import DISTANCES, group_distance, group_sums
-from recbole_fair.model.ile import ILE, IPS, IPSBPR, PairLoss, inverse_propensity
+from recbole_fair.model.ile import ILE, IPS, IPSBPR, PairLoss
+from recbole_fair.model.propensity import inverse_propensity
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.registry import get_trainer, lineage
 

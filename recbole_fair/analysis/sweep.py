@@ -2,70 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import TracebackType
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
+from recbole_fair.analysis.grid import Setting
 from recbole_fair.errors import FairError
-from recbole_fair.evaluator.constraint import Constraint, selection_value
-from recbole_fair.evaluator.specs import BY_KEY
-
-Setting = dict[str, Any]
-
-
-def parse_grid(texts: Sequence[str]) -> dict[str, list[float]]:
-    """Read ``key=start:stop:step`` (both ends included) and ``key=a,b,c``.
-
-    Args:
-        texts: one text a key.
-
-    Returns:
-        Key to its values.
-
-    Raises:
-        FairError: for a text of another form, a step that leads nowhere, or a key given twice.
-    """
-    grid: dict[str, list[float]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if not key or not equals or key in grid:
-            raise FairError(f"grid={text!r} is not allowed: give each key once, as key=0:5:0.5 or key=0,0.5,1.")
-        grid[key] = _values(text, values)
-    if not grid:
-        raise FairError("The grid is empty: give at least one --grid key=0:5:0.5.")
-    return grid
-
-
-def _values(text: str, values: str) -> list[float]:
-    try:
-        if ":" not in values:
-            return [float(value) for value in values.split(",")]
-        start, stop, step = (float(value) for value in values.split(":"))
-    except ValueError:
-        raise FairError(f"grid={text!r} is not allowed: give numbers, as key=0:5:0.5 or key=0,0.5,1.") from None
-    if step <= 0 or stop < start:
-        raise FairError(f"grid={text!r} is empty: the step must be above 0 and the end not below the start.")
-    return [round(start + number * step, 12) for number in range(int((stop - start) / step + 1e-9) + 1)]
-
-
-def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """All combinations of a grid's values, the last key changing fastest."""
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+from recbole_fair.registry import get_reranker
+from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.settings import CANDIDATES
+from recbole_fair.schema import did_you_mean
+from recbole_fair.trainer.reranking import check_reranker, facts_of_split, reranked_struct
 
 
 @contextmanager
 def encoded_once(model: Any) -> Iterator[None]:
-    """Inside the block a post-hoc model's base encodes each batch of users one time and is then remembered.
+    """Inside the block, what a model computes before its strengths matter is computed once a batch and remembered.
+
+    A model says how by a method ``encoded_once()`` of its own, which gives such a block. Of other post-hoc models the
+    base's ``represent_users`` is remembered; the rest are left as they are.
 
     Args:
-        model: a :class:`~recbole_fair.model.posthoc.PostHocModel`; its base must be in evaluation mode.
+        model: any model, in evaluation mode.
     """
-    base = model.base
+    if hasattr(model, "encoded_once"):
+        with model.encoded_once():
+            yield
+        return
+    base = getattr(model, "base", None)
+    if base is None:
+        yield
+        return
     encode, known = base.represent_users, {}
 
     def remembered(interaction: Any) -> Tensor:
@@ -84,118 +55,182 @@ def encoded_once(model: Any) -> Iterator[None]:
         del base.represent_users
 
 
-def sweep(trainer: Any, eval_data: Any, settings: Sequence[Setting], show: Any = iter) -> list[dict[str, float]]:
-    """Metrics of one split under each setting of the strengths.
+def check_keys(model: str, model_class: Any, reranker: str | None, keys: Sequence[str]) -> None:
+    """See, before anything is loaded, that a grid's keys apply at scoring time.
 
     Args:
-        trainer: a trainer with its splits bound and a fitted post-hoc model.
-        eval_data: a validation or test loader.
-        settings: strengths to apply, one evaluation each; the model's own come back afterwards.
-        show: wraps the settings, for a progress bar.
-
-    Returns:
-        ``name@k`` to value, one mapping a setting.
+        model: the model's name.
+        model_class: its class.
+        reranker: the re-ranker's name, if there is one.
+        keys: the grid's keys.
 
     Raises:
-        FairError: if the model has no strengths, or not those.
+        FairError: for a model without strengths and without a re-ranker, or a key that is none of theirs.
     """
-    model = trainer.model
-    if not getattr(model, "strength_keys", ()):
-        raise FairError(f"{trainer.config['model']} has no strengths to sweep; use a steered model's checkpoint.")
-    before = model.strengths
-    results = []
-    try:
-        with encoded_once(model):
-            for setting in show(settings):
-                model.set_strengths(**setting)
-                with model.use_variant(model.final_variant):
-                    results.append(dict(trainer.evaluate(eval_data, load_best_model=False)))
-    finally:
-        model.set_strengths(**before)
-    return results
+    strengths = tuple(getattr(model_class, "strength_keys", ()))
+    of_lists = tuple(get_reranker(reranker).keys().values()) if reranker else ()
+    for key in keys:
+        if key in strengths or key in of_lists:
+            continue
+        if key.startswith("reranker_") and not reranker:
+            raise FairError(f"grid key {key}: choose a re-ranker by --reranker=NAME.")
+        if not strengths and not of_lists:
+            raise FairError(
+                f"{model} has no strengths to sweep; use the checkpoint of a steered model, or add --reranker=NAME and "
+                "sweep its keys."
+            )
+        allowed = ", ".join((*strengths, *of_lists))
+        raise FairError(
+            f"{key} is not a scoring-time setting of {' and '.join(filter(None, (model, reranker)))} ({allowed})"
+            f"{did_you_mean(key, (*strengths, *of_lists))}"
+        )
 
 
-def constraint_of(text: str, base: Mapping[str, float]) -> Constraint:
-    """Read a bound such as ``NDCG@10 >= 0.9*base`` or ``GiniIndex@10 <= 0.67``.
+class Sweeper:
+    """Measures one model, with or without a re-ranker, under many settings.
+
+    Used as ``with Sweeper(trainer, splits) as sweeper:``; the model's own strengths come back at the end.
 
     Args:
-        text: the bound; ``base`` stands for the base model's value of the same metric.
-        base: the base model's metrics on the split where the bound is to hold.
-
-    Returns:
-        The bound as a number.
-
-    Raises:
-        FairError: for another form or a metric that was not computed.
+        trainer: a trainer with its splits bound and a model that can be scored.
+        splits: evaluation loaders by name, such as ``valid`` and ``test``.
+        reranker: name of the re-ranker that orders the lists; its other settings are those of the configuration.
     """
-    match = re.match(r"^\s*(\S+)\s*(<=|>=|<|>)\s*(?:([0-9.eE+-]+)\s*\*\s*)?base\s*$", text)
-    if match is not None:
-        name, sign, factor = match.groups()
-        try:
-            bound = float(factor or 1.0) * base.get(name.lower(), float("nan"))
-        except ValueError:
-            raise FairError(f"subject-to={text!r} is not allowed: {factor!r} is not a number.") from None
-        constraint = Constraint(name.lower(), sign, bound)
-    else:
-        constraint = Constraint.parse(text)
-    if constraint.metric not in base:
-        raise FairError(f"subject-to={text!r} names a metric that is not computed; there is {', '.join(base)}.")
-    return constraint
+
+    def __init__(self, trainer: Any, splits: Mapping[str, Any], reranker: str | None = None) -> None:
+        self.trainer, self.splits, self.reranker = trainer, dict(splits), reranker
+        self.model = trainer.model
+        self.strength_keys: tuple[str, ...] = tuple(getattr(self.model, "strength_keys", ()))
+        self._stack = ExitStack()
+        self._collected: dict[str, tuple[Setting, Any, Any]] = {}
+
+    def __enter__(self) -> Sweeper:
+        """Begin to remember what the settings share."""
+        self.model.eval()
+        self._before = self._strengths()
+        self._stack.enter_context(encoded_once(self.model))
+        self._stack.enter_context(self.trainer.remembered_batches())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Forget it, and give the model its strengths back."""
+        self._collected.clear()
+        self._set(self._before)
+        self._stack.close()
+
+    def check(self, settings: Sequence[Setting]) -> None:
+        """See that every setting can be applied, before the first is measured.
+
+        Raises:
+            FairError: naming the value that cannot.
+        """
+        check_keys(self.trainer.config["model"], self.model, self.reranker, list(settings[0]) if settings else ())
+        seen: set[str] = set()
+        for setting in settings:
+            ours, theirs = self._parts(setting)
+            for key, value in ours.items():
+                if repr((key, value)) not in seen and hasattr(self.model, "check_strength"):
+                    self.model.check_strength(key, value)
+                seen.add(repr((key, value)))
+            if self.reranker and repr(theirs) not in seen:
+                seen.add(repr(theirs))
+                check_reranker(self.trainer, self._made(theirs))
+
+    def base(self) -> dict[str, dict[str, float]]:
+        """Metrics by split of what settings are compared with.
+
+        Of a model with variants it is the plain one, of others the model as it was saved; no re-ranker in either.
+        """
+        variants = getattr(self.model, "variants", ())
+        found = {}
+        with self.model.use_variant(variants[0]) if variants else nullcontext():
+            for split, loader in self.splits.items():
+                found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+        return found
+
+    def measure(self, setting: Setting) -> dict[str, dict[str, float]]:
+        """Metrics by split under one setting; with a re-ranker the candidates of the last model setting are reused."""
+        ours, theirs = self._parts(setting)
+        self._set(ours)
+        found: dict[str, dict[str, float]] = {}
+        for split, loader in self.splits.items():
+            if self.reranker is None:
+                with self._final():
+                    found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+                continue
+            struct, facts = self._candidates(split, ours, self._made(theirs))
+            changed = reranked_struct(struct, self._made(theirs), facts)
+            found[split] = dict(self.trainer.evaluator.evaluate(changed))
+        return found
+
+    def order(self, settings: Sequence[Setting]) -> list[int]:
+        """Indices of settings in an order in which candidates are collected once for each setting of the model."""
+        first: dict[str, int] = {}
+        keys = [repr(self._parts(setting)[0]) for setting in settings]
+        for index, key in enumerate(keys):
+            first.setdefault(key, index)
+        return sorted(range(len(settings)), key=lambda i: (first[keys[i]], i)) if self.reranker else [*range(len(keys))]
+
+    # -- one setting ---------------------------------------------------------------------------------------------
+
+    def _parts(self, setting: Setting) -> tuple[Setting, Setting]:
+        ours = {key: value for key, value in setting.items() if key in self.strength_keys}
+        return ours, {key: value for key, value in setting.items() if key not in ours}
+
+    def _strengths(self) -> Setting:
+        return {key: getattr(self.model, key) for key in self.strength_keys if hasattr(self.model, key)}
+
+    def _set(self, strengths: Setting) -> None:
+        if hasattr(self.model, "set_strengths"):
+            self.model.set_strengths(**strengths)
+            return
+        for key, value in strengths.items():
+            setattr(self.model, key, value)
+
+    def _final(self) -> Any:
+        final = getattr(self.model, "final_variant", None)
+        return nullcontext() if final is None else self.model.use_variant(final)
+
+    def _made(self, changes: Setting) -> ReRanker:
+        made: ReRanker = get_reranker(str(self.reranker)).from_config(_Overlay(self.trainer.config, changes))
+        return made
+
+    def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
+        known = self._collected.get(split)
+        if known is None or known[0] != strengths:
+            loader = self.splits[split]
+            wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
+            with self._final():
+                struct = self.trainer.collect(loader, candidates=wanted)
+                facts = facts_of_split(self.trainer, loader, struct, reranker)
+            self._collected[split] = known = (strengths, struct, facts)
+        return known[1], known[2]
 
 
-def smaller_is_better(metric: str) -> bool:
-    """Whether less of a metric of ours (``name@k``) is better."""
-    spec = BY_KEY.get(metric.partition("@")[0].partition("_min")[0].lower())
-    return spec is not None and spec.smaller
+class _Overlay:
+    """A configuration with some keys changed."""
+
+    def __init__(self, config: Any, changes: Mapping[str, Any]) -> None:
+        self._config, self._changes = config, changes
+
+    def __getitem__(self, key: str) -> Any:
+        return self._changes[key] if key in self._changes else self._config[key]
 
 
 def sweep_table(
-    settings: Sequence[Setting], valid: Sequence[Mapping[str, float]], test: Sequence[Mapping[str, float]]
+    settings: Sequence[Setting], results: Sequence[Mapping[str, Mapping[str, float]]], front: Sequence[int]
 ) -> pd.DataFrame:
-    """One row a setting: its strengths, then ``valid NAME`` and ``test NAME`` of every metric."""
+    """One row a setting: its strengths, ``SPLIT NAME`` of every metric, and whether it is on the Pareto front.
+
+    Args:
+        settings: the settings.
+        results: metrics by split of each.
+        front: indices of those on the front.
+    """
     rows = []
-    for setting, on_valid, on_test in zip(settings, valid, test, strict=True):
+    for index, (setting, splits) in enumerate(zip(settings, results, strict=True)):
         row = dict(setting)
-        row |= {f"valid {name}": value for name, value in on_valid.items()}
-        row |= {f"test {name}": value for name, value in on_test.items()}
-        rows.append(row)
+        for split, values in splits.items():
+            row |= {f"{split} {name}": value for name, value in values.items()}
+        rows.append({**row, "front": index in front})
     return pd.DataFrame(rows)
-
-
-def choose(results: Sequence[Mapping[str, float]], x: str, constraints: Sequence[Constraint]) -> int | None:
-    """Index of the setting with the best ``x`` among those that keep every bound, the first of equals.
-
-    Args:
-        results: metrics of each setting, from validation.
-        x: ``name@k`` to choose by; metrics that are best at zero count by their distance from it.
-        constraints: the bounds.
-
-    Returns:
-        The index, or None when no setting keeps the bounds.
-    """
-    sign = 1.0 if smaller_is_better(x) else -1.0
-    kept = [i for i, values in enumerate(results) if not any(c.violation(values) for c in constraints)]
-    return min(kept, key=lambda i: sign * selection_value(x, results[i][x]), default=None)
-
-
-def pareto_front(x: Sequence[float], y: Sequence[float], x_smaller: bool, y_smaller: bool) -> list[int]:
-    """Indices of the points that no other point betters in both directions, in order of ``x``.
-
-    Args:
-        x: first metric of each point.
-        y: second metric of each point.
-        x_smaller: whether smaller ``x`` is better.
-        y_smaller: whether smaller ``y`` is better.
-
-    Returns:
-        Indices; of equal points the first alone.
-    """
-    a = [value if x_smaller else -value for value in x]
-    b = [value if y_smaller else -value for value in y]
-    front: list[int] = []
-    best = float("inf")
-    for index in sorted(range(len(a)), key=lambda i: (a[i], b[i], i)):
-        if b[index] < best:
-            front.append(index)
-            best = b[index]
-    return front

@@ -66,8 +66,8 @@ def interaction_files(config: Any) -> list[Path]:
 
 
 def needs_time(config: Any) -> bool:
-    """Whether training or splitting goes by time."""
-    return config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
+    """Whether training, splitting or the model itself goes by time."""
+    return _reads_time(config) or config["eval_args"]["order"] == "TO"
 
 
 def read_header(file: Path, config: Any) -> dict[str, str]:
@@ -128,9 +128,7 @@ def _has_rows(file: Path, config: Any) -> bool:
 
 def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
     field = config["TIME_FIELD"]
-    why = (
-        f"{config['model']} reads histories in time" if _is_sequential(config) else "eval_args order=TO splits by time"
-    )
+    why = f"{config['model']} reads histories in time" if _reads_time(config) else "eval_args order=TO splits by time"
     if field not in header:
         raise FairError(
             f"{file} has no column '{field}' and {why}: name the column of timestamps by TIME_FIELD "
@@ -162,8 +160,9 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
         )
 
 
-def _is_sequential(config: Any) -> bool:
-    return bool(config["MODEL_TYPE"] == ModelType.SEQUENTIAL)
+def _reads_time(config: Any) -> bool:
+    own = getattr(config["model_class"], "reads_time", None)
+    return bool(config["MODEL_TYPE"] == ModelType.SEQUENTIAL or (own is not None and own(config)))
 
 
 def _load_time_column(config: Any, file: Path) -> None:

@@ -122,8 +122,8 @@ def load_item_groups(dataset: Any, name: str | None, key: str = "group_field") -
         FairError: If no column is named, or it is missing, numeric or empty.
     """
     if not name:
-        path, columns = _header(dataset, "item")
-        tokens = [c for c, kind in columns.items() if kind.startswith("token") and c != dataset.iid_field]
+        path, _ = _header(dataset, "item")
+        tokens = token_columns(dataset, "item")
         hint = f"the columns of {path} are {', '.join(tokens)}" if tokens else f"there is no usable column in {path}"
         raise FairError(f"{key} needs item groups: set group_field to an item column; {hint}.")
     column = read_column(dataset, "item", name, "group_field")
@@ -131,19 +131,39 @@ def load_item_groups(dataset: Any, name: str | None, key: str = "group_field") -
         raise FairError(
             f"group_field={name!r} is a column of numbers ({column.kind}); item groups need a token column."
         )
-    separator = dataset.config["seq_separator"] or " "
+    matrix, names = column_weights(column, dataset.config["seq_separator"])
+    if not names:
+        raise FairError(f"group_field={name!r}: no item of the data set has a value in this column.")
+    return ItemGroups(matrix, names, name)
+
+
+def column_weights(column: Column, separator: str | None = None) -> tuple[sparse.csr_matrix, tuple[str, ...]]:
+    """Values of a token column as weights: m different values of a row have 1/m each.
+
+    Args:
+        column: A column of tokens.
+        separator: What separates the values of a ``token_seq``, a space by default.
+
+    Returns:
+        ``[n, G]``, rows sum to 1, or to 0 without a value; and the names of the G values, in order of appearance.
+    """
     several = column.kind == "token_seq"
     rows, groups, index = [], [], dict[str, int]()
     for item, text in enumerate(column.values):
-        parts = dict.fromkeys(part for part in (text.split(separator) if several else [text]) if part)
+        parts = dict.fromkeys(part for part in (text.split(separator or " ") if several else [text]) if part)
         for part in parts:
             rows.append(item)
             groups.append(index.setdefault(part, len(index)))
-    if not index:
-        raise FairError(f"group_field={name!r}: no item of the data set has a value in this column.")
     matrix = sparse.csr_matrix((np.ones(len(rows)), (rows, groups)), shape=(len(column.values), len(index)))
     sizes = np.asarray(matrix.sum(1)).ravel()
-    return ItemGroups(sparse.diags(1 / np.maximum(sizes, 1)) @ matrix, tuple(index), name)
+    return sparse.diags(1 / np.maximum(sizes, 1)) @ matrix, tuple(index)
+
+
+def token_columns(dataset: Any, side: str) -> list[str]:
+    """Columns of the user or item file that hold tokens, without the id; none if there is no such file."""
+    _, columns = _header(dataset, side)
+    id_field = dataset.uid_field if side == "user" else dataset.iid_field
+    return [name for name, kind in columns.items() if kind.startswith("token") and name != id_field]
 
 
 def item_titles(dataset: Any) -> npt.NDArray[np.object_] | None:

@@ -15,6 +15,7 @@ from recbole.utils import ModelType
 from recbole_fair.data.checks import check_dataset, filtering_errors
 from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.loaders import FullRankingLoader, UserLoader
+from recbole_fair.data.pairs import PairLoader
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,13 @@ def trains_on_windows(config: Any) -> bool:
     return config["train_positions"] == "all" and bool(getattr(base, "reads_windows", False))
 
 
+def trains_on_pairs(config: Any) -> bool:
+    """Whether the model learns from labelled pairs whose negatives are drawn uniformly."""
+    args = config["train_neg_sample_args"]
+    uniform = bool(args) and args.get("distribution") == "uniform" and not args.get("dynamic")
+    return uniform and bool(getattr(config["model_class"], "reads_pairs", False))
+
+
 def trains_on_users(config: Any) -> bool:
     """Whether the model (or its base model) learns from users' whole rows."""
     model_class = config["model_class"]
@@ -105,6 +113,8 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     samplers = create_samplers(config, dataset, splits)
     if trains_on_windows(config):
         train: Any = WindowLoader(config, splits[0], shuffle=config["shuffle"])
+    elif trains_on_pairs(config):
+        train = PairLoader(config, splits[0], shuffle=config["shuffle"])
     elif trains_on_users(config):
         train = UserLoader(config, splits[0])
     else:

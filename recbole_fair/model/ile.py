@@ -23,6 +23,7 @@ from recbole_fair.data.interactions import training_interactions
 from recbole_fair.data.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
 from recbole_fair.model.group_loss import group_distance, group_sums, over_processes
+from recbole_fair.model.propensity import inverse_propensity
 
 
 class PairLoss(BPRLoss):
@@ -214,25 +215,6 @@ class IPS(PairwiseLosses):
     def pair_weights(self, interaction: Any) -> Tensor:
         """Weight of each pair's positive item ``[B]``."""
         return self.item_weights[self.positive_items(interaction)]
-
-
-def inverse_propensity(counts: Tensor, ips_max: float, normalize: bool) -> Tensor:
-    """Training weight of each item by :class:`IPS`.
-
-    Args:
-        counts: Training interactions of each item ``[n_items]``.
-        ips_max: Divisor of the most popular item, at least 1.
-        normalize: Whether to divide by the mean weight of the interactions.
-
-    Returns:
-        Float ``[n_items]``: in [1 / ips_max, 1] before normalising, 0 for items without interaction.
-    """
-    above = (counts - counts[counts > 0].min()).double() if (counts > 0).any() else counts.double()
-    propensity = 1.0 + above / above.max().clamp(min=1.0) * (ips_max - 1.0)
-    weights = torch.where(counts > 0, 1.0 / propensity, 0.0)
-    if normalize:
-        weights = weights / ((weights * counts).sum() / counts.sum().clamp(min=1))
-    return weights.float()
 
 
 class ILEBPR(ILE, BPR):

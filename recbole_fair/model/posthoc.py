@@ -17,11 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_fair.errors import FairError
+from recbole_fair.model.variants import Variants
 
 Progress = Callable[[int, int, str], None]
 
 
-class PostHocModel(AbstractRecommender):
+class PostHocModel(Variants, AbstractRecommender):
     """A frozen base model plus an intervention on its user representations.
 
     A concrete class sets ``base_class`` and ``base_model_name`` and writes :meth:`fit_intervention` and :meth:`edit`.
@@ -44,7 +45,6 @@ class PostHocModel(AbstractRecommender):
     base_model_name: ClassVar[str]
     trainer_name: ClassVar[str] = "PostHocTrainer"
     variants: ClassVar[tuple[str, ...]] = ("base", "intervened")
-    strength_keys: ClassVar[tuple[str, ...]] = ()
     other_parameter_name: ClassVar[list[str]] = ["report"]
 
     fitted: Tensor
@@ -77,54 +77,6 @@ class PostHocModel(AbstractRecommender):
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` user representations under a variant other than the base."""
         raise NotImplementedError
-
-    @property
-    def final_variant(self) -> str:
-        """The variant that a run is about."""
-        return self.variants[-1]
-
-    def scoring_notes(self) -> list[str]:
-        """Sentences for the end of a run on what the scores of the variants are."""
-        return []
-
-    def check_strength(self, name: str, value: Any) -> None:
-        """Raise a FairError when a strength cannot be ``value``."""
-
-    # -- strengths and variants ----------------------------------------------------------------------------------
-
-    def set_strengths(self, **values: Any) -> None:
-        """Change settings that apply at scoring time; nothing is fitted again.
-
-        Raises:
-            FairError: a name that is not in ``strength_keys``, or a value that is not allowed.
-        """
-        for name, value in values.items():
-            if name not in self.strength_keys:
-                raise FairError(f"{name} is not a scoring-time setting of {type(self).__name__}: {self.strength_keys}.")
-            self.check_strength(name, value)
-        for name, value in values.items():
-            setattr(self, name, value)
-
-    @property
-    def strengths(self) -> dict[str, Any]:
-        """The scoring-time settings in use."""
-        return {name: getattr(self, name) for name in self.strength_keys}
-
-    @contextmanager
-    def use_variant(self, name: str) -> Iterator[None]:
-        """Score as one of :attr:`variants` inside the ``with`` block."""
-        if name not in self.variants:
-            raise FairError(f"{name!r} is not a variant of {type(self).__name__}: {', '.join(self.variants)}.")
-        before = self.variant
-        self.variant = name
-        self.restart_noise()
-        try:
-            yield
-        finally:
-            self.variant = before
-
-    def restart_noise(self) -> None:
-        """Put generators that scoring draws from back to their start, so that a variant scores the same each time."""
 
     def freeze_base(self) -> None:
         """No gradients and evaluation mode for the base from now on."""

@@ -14,13 +14,12 @@ from recbole.utils import calculate_valid_score
 from recbole_fair.checkpoint import load_checkpoint, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
 from recbole_fair.errors import FairError
-from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.properties_files import properties_dir, read_yaml
 from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import MODEL_TRAINERS, get_trainer
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.schema import KEYS
-from recbole_fair.trainer.trainer import FairTrainer
+from recbole_fair.trainer.variants import VariantTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ _NOT_OF_TRAINING = frozenset(
 )
 
 
-class PostHocTrainer(FairTrainer):
+class PostHocTrainer(VariantTrainer):
     """Trainer of a :class:`~recbole_fair.model.posthoc.PostHocModel`.
 
     ``fit`` (1) takes the base model from ``base_model_file``, or from a finished checkpoint in ``checkpoint_dir`` that
@@ -80,15 +79,11 @@ class PostHocTrainer(FairTrainer):
 
     Attributes:
         timings: seconds by stage.
-        final_variant: the variant that the run is about.
     """
-
-    model: Any
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.timings: dict[str, float] = {}
-        self.final_variant: str = model.final_variant
         model.scored_batches = self.scored_batches
         self._resume_base: str | None = None
         if model.report:
@@ -133,14 +128,6 @@ class PostHocTrainer(FairTrainer):
         for line in intervention_tables(report, validation, self.valid_metric):
             logger.info(line)
         return self.best_valid_score, self.best_valid_result if valid_data else None
-
-    def evaluate_variants(self, eval_data: Any, show_progress: bool = False) -> dict[str, EvaluationResult]:
-        """Evaluate the base and every stage or form of the intervention on one split."""
-        results = {}
-        for name in self.model.variants:
-            with self.model.use_variant(name):
-                results[name] = self.evaluate_lists(eval_data, show_progress)
-        return results
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.

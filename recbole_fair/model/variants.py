@@ -1,0 +1,75 @@
+"""Models that can be scored in several ways: as they are, or with an intervention at a strength."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from recbole_fair.errors import FairError
+
+
+class Variants:
+    """Mixin: one model, several ways to score, and strengths that apply at scoring time.
+
+    Attributes:
+        variants: what can be scored: the plain model first, and, unless :attr:`final_variant` says otherwise, what a
+            run is about last.
+        strength_keys: configuration keys that are read at scoring time and never need a new fit.
+        variant: the one in use.
+    """
+
+    variants: ClassVar[tuple[str, ...]]
+    strength_keys: ClassVar[tuple[str, ...]] = ()
+    variant: str
+
+    @property
+    def base_variant(self) -> str:
+        """The variant that the others are compared with."""
+        return self.variants[0]
+
+    @property
+    def final_variant(self) -> str:
+        """The variant that a run is about."""
+        return self.variants[-1]
+
+    def scoring_notes(self) -> list[str]:
+        """Sentences for the end of a run on what the scores of the variants are."""
+        return []
+
+    def check_strength(self, name: str, value: Any) -> None:
+        """Raise a FairError when a strength cannot be ``value``."""
+
+    def set_strengths(self, **values: Any) -> None:
+        """Change settings that apply at scoring time; nothing is fitted again.
+
+        Raises:
+            FairError: a name that is not in ``strength_keys``, or a value that is not allowed.
+        """
+        for name, value in values.items():
+            if name not in self.strength_keys:
+                raise FairError(f"{name} is not a scoring-time setting of {type(self).__name__}: {self.strength_keys}.")
+            self.check_strength(name, value)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    @property
+    def strengths(self) -> dict[str, Any]:
+        """The scoring-time settings in use."""
+        return {name: getattr(self, name) for name in self.strength_keys}
+
+    @contextmanager
+    def use_variant(self, name: str) -> Iterator[None]:
+        """Score as one of :attr:`variants` inside the ``with`` block."""
+        if name not in self.variants:
+            raise FairError(f"{name!r} is not a variant of {type(self).__name__}: {', '.join(self.variants)}.")
+        before = self.variant
+        self.variant = name
+        self.restart_noise()
+        try:
+            yield
+        finally:
+            self.variant = before
+
+    def restart_noise(self) -> None:
+        """Put generators that scoring draws from back to their start, so that a variant scores the same each time."""
