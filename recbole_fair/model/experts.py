@@ -263,7 +263,7 @@ class _Losses(torch.autograd.Function):
             log_sum = torch.where(block.counts > 0, log_sums[block.where], torch.inf)
             scores.sub_(log_sum.unsqueeze(-1)).exp_().mul_((scale * block.counts).unsqueeze(-1))
             flat.index_add_(1, block.targets, -scale[:, block.rows])
-            experts, rows = block.where
+            experts, _ = block.where
             in_latent[block.where] = torch.bmm(scores, decoder[:, experts].transpose(0, 1))
             in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), latent[block.where]).transpose(0, 1)
             in_bias[experts] += scores.sum(1)

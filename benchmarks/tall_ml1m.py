@@ -1,0 +1,255 @@
+"""TALL against MultVAE, WL and its own ablations: NDCG@20 overall and by the five mainstream groups.
+
+    python benchmarks/tall_ml1m.py --data_path=DIRECTORY --out=tall-ml-1m.json
+    python benchmarks/tall_ml1m.py --data_path=DIRECTORY --out=tall-ml-1m.json --minutes=300   # part, again later
+    python benchmarks/tall_ml1m.py --out=tall-ml-1m.json --table                               # what is there so far
+    python benchmarks/tall_ml1m.py --dataset=ml-100k --n_experts=20 --models MultVAE TALL LOCA --out=tall-ml-100k.json
+
+A run is a method with a seed. Its metrics on validation and test go into the JSON file when it is done, and runs that
+stand there are skipped, so the script may be stopped and started at will.
+
+Data: all items and users of the files, per-user random 70/10/20, one split for all seeds. The seed decides initial
+weights, order, noise and the inner fold. Items of training and validation are left out of the test lists (RecBole's
+rule); ``test_train_masked`` in the file has only the training items left out, as in TALL's code. The groups are
+fifths of the users by their mean Jaccard similarity to the others.
+
+Runs with a gate by loss are scored a second time with equal weights on the same experts (``test_uniform_gate``): what
+the gate itself gives, without the noise of a second training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.utils import init_seed
+
+from recbole_fair.config import FairConfig
+from recbole_fair.data.files import ensure_atomic_files
+from recbole_fair.data.prepare import load_data
+from recbole_fair.registry import get_trainer
+
+METRIC = "ndcg@20"
+GROUPS = ("low", "med-low", "medium", "med-high", "high")
+_PAPER = {"gate_source": "valid", "gate_grad": True, "kl_reduction": "sum"}
+
+# Method: the model and the keys that it changes; "E" stands for the number of experts.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "MultVAE": ("MultVAE", {}),
+    "WL": ("WL", {}),
+    "MoE": ("TALL", {"gate": "mlp", "weight_signal": "none"}),
+    "LMoE": ("TALL", {"weight_signal": "none"}),
+    "TALL": ("TALL", {}),
+    # Where a gain comes from
+    "uniform": ("TALL", {"gate": "uniform", "weight_signal": "none"}),
+    "uniform+weights": ("TALL", {"gate": "uniform"}),
+    "softmax": ("TALL", {"gate": "softmax", "weight_signal": "none"}),
+    "LMoE valid": ("TALL", {"weight_signal": "none", "gate_source": "valid"}),
+    "TALL valid": ("TALL", {"gate_source": "valid"}),
+    "TALL paper": ("TALL", _PAPER),
+    "softmax valid": ("TALL", {"gate": "softmax", "weight_signal": "none", "gate_source": "valid"}),
+    "softmax valid grad": (
+        "TALL",
+        {"gate": "softmax", "weight_signal": "none", "gate_source": "valid", "gate_grad": True},
+    ),
+    "wide MultVAE": ("MultVAE", {"latent_dimension": "E", "weight_decay": "E"}),
+    # The paper's ablations of the weights
+    "LMoE+LC": ("TALL", {"gap": 0}),
+    "LMoE+gap+L": ("TALL", {"weight_signal": "loss"}),
+    "TALL simplex": ("TALL", {"weight_solver": "simplex"}),
+    # Local learning by heuristics
+    "LOCA": ("LOCA", {}),
+    "EnLFT": ("EnLFT", {}),
+    "LFT": ("LFT", {}),
+}
+
+
+def keys_of(method: str, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Model of a method and the keys that it changes, for a number of experts."""
+    model, keys = METHODS[method]
+    keys = dict(keys)
+    if "latent_dimension" in keys:  # one autoencoder of the experts' total width, with their weight decay
+        keys |= {"latent_dimension": 100 * args.n_experts, "weight_decay": 0.001 / args.n_experts}
+    if model in ("TALL", "LOCA", "EnLFT"):
+        keys["n_experts"] = args.n_experts
+    return model, keys
+
+
+def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Metrics of one run on validation and test, with its course and seconds."""
+    model, keys = keys_of(method, args)
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "epochs": args.epochs,
+        "stopping_step": args.stopping_step,
+        "eval_step": args.eval_step,
+        "eval_args": {"split": {"RS": [0.7, 0.1, 0.2]}, "order": "RO", "group_by": "user", "mode": "full"},
+        "user_inter_num_interval": "[0,inf)",
+        "item_inter_num_interval": "[0,inf)",
+        "metrics": ["NDCG", "Recall"],
+        "topk": [20],
+        "valid_metric": "NDCG@20",
+        "checkpoint_dir": str(Path(args.out).with_suffix("").absolute()),
+        "show_progress": False,
+        "state": "error",
+        **keys,
+    }
+    if args.data_path:
+        settings["data_path"] = args.data_path
+    config = FairConfig(model, args.dataset, config_dict=settings)
+    ensure_atomic_files(config)
+    init_seed(args.split_seed, config["reproducibility"])
+    train, valid, test = load_data(config)
+    # The order of training comes from the loader's own generator, which took the seed of the configuration.
+    init_seed(seed, config["reproducibility"])
+    net = config.model_class(config, train._dataset).to(config["device"])
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(train, valid, test)
+    course: list[dict[str, Any]] = []
+    start = time.perf_counter()
+
+    def after_epoch(epoch: int, score: float) -> None:
+        report = getattr(net, "epoch_report", dict)()
+        course.append({"epoch": epoch, METRIC: score, **report})
+        if args.verbose:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in course[-1].items())
+            print(f"  {time.perf_counter() - start:.0f} s  {shown}", flush=True)
+
+    trainer.fit(train, valid, saved=False, callback_fn=after_epoch)
+    trainer.load_best()
+    seconds = time.perf_counter() - start
+    found: dict[str, Any] = {"method": method, "seed": seed, "keys": keys, "epochs": len(course), "course": course}
+    found["best_epoch"] = max(course, key=lambda entry: (entry[METRIC], entry["epoch"]))["epoch"] if course else None
+    for name, data in (("valid", valid), ("test", test)):
+        found[name] = values_of(trainer.evaluate_lists(data))
+    if getattr(net, "gate_by_loss", False):
+        gate, net.gate = net.gate, "uniform"
+        found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
+        net.gate = gate
+    config["mask_seen"] = "train"
+    found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
+    return found | {"training_seconds": round(seconds, 1), "seconds": round(time.perf_counter() - start, 1)}
+
+
+def values_of(result: Any) -> dict[str, Any]:
+    """Metrics of an evaluation, overall and by mainstream group."""
+    groups = result.groups["mainstream"]["groups"]
+    return {**result.metrics, "groups": {group["group"]: group["values"][METRIC] for group in groups}}
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(content, indent=1))
+    os.replace(unfinished, path)
+
+
+def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: methods by NDCG@20 on test, overall and by group, with spread over seeds and change to MultVAE."""
+    columns = ["all", *GROUPS]
+
+    def values(found: list[Mapping[str, Any]], split: str) -> dict[str, list[float]]:
+        rows = [run[split] for run in found if split in run]
+        return {c: [row[METRIC] if c == "all" else row["groups"][c] for row in rows] for c in columns}
+
+    def cells(by_column: Mapping[str, list[float]]) -> list[str]:
+        shown = []
+        for column in columns:
+            numbers = by_column[column]
+            spread = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
+            shown.append(f"{statistics.fmean(numbers):.4f}{spread}" if numbers else "")
+        return shown
+
+    methods = [m for m in METHODS if any(run["method"] == m for run in runs.values())]
+    found = {m: [run for run in runs.values() if run["method"] == m] for m in methods}
+    head = ["method", "seeds", *columns, "change all", "change low", "best epoch", "minutes"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    base = values(found["MultVAE"], "test") if "MultVAE" in found else None
+    for method in methods:
+        own = values(found[method], "test")
+        changes = ["", ""]
+        if base is not None:
+            changes = [
+                f"{100 * (statistics.fmean(own[c]) / statistics.fmean(base[c]) - 1):+.1f} %" for c in ("all", "low")
+            ]
+        best = ", ".join(str(run["best_epoch"]) for run in found[method])
+        minutes = f"{statistics.fmean(run['seconds'] for run in found[method]) / 60:.1f}"
+        row = [method, str(len(found[method])), *cells(own), *changes, best, minutes]
+        lines.append("| " + " | ".join(row) + " |")
+    for split, title in (
+        ("test_uniform_gate", "The same experts with equal weights"),
+        ("valid", "Validation"),
+        ("test_train_masked", "Test with training items alone left out, as in TALL's code"),
+    ):
+        lines += ["", f"{title}:", "", "| " + " | ".join(["method", *columns]) + " |", "|" + "---|" * 7]
+        for method in methods:
+            if any(split in run for run in found[method]):
+                lines.append("| " + " | ".join([method, *cells(values(found[method], split))]) + " |")
+    lines += ["", "| method | gate entropy | largest gate weight times E |", "|---|---|---|"]
+    for method in methods:
+        last = [run["course"][-1] for run in found[method] if run["course"]]
+        if last and "TALL/gate_entropy" in last[0]:
+            entropy = statistics.fmean(entry["TALL/gate_entropy"] for entry in last)
+            largest = statistics.fmean(entry["TALL/gate_max"] for entry in last)
+            lines.append(f"| {method} | {entropy:.6f} | {largest:.4f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="ml-1m")
+    parser.add_argument("--data_path")
+    parser.add_argument("--out", default="tall-ml-1m.json")
+    parser.add_argument("--n_experts", type=int, default=100)
+    parser.add_argument("--models", nargs="+", choices=[*METHODS], default=["MultVAE", "WL", "MoE", "LMoE", "TALL"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--split_seed", type=int, default=2020)
+    parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--stopping_step", type=int, default=30)
+    parser.add_argument("--eval_step", type=int, default=1, help="epochs from one validation to the next")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
+    parser.add_argument("--verbose", action="store_true", help="print every epoch")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there and train nothing")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    setup = {key: getattr(args, key) for key in ("dataset", "n_experts", "split_seed", "epochs")}
+    content = json.loads(out.read_text()) if out.is_file() else {"setup": setup, "runs": {}}
+    if content["setup"] != setup and not args.table:
+        raise SystemExit(f"{out} was made with {content['setup']}, not {setup}: choose another --out.")
+    start = time.monotonic()
+    # Seed by seed, so that a part of the table is a whole comparison.
+    for seed in () if args.table else args.seeds:
+        for method in args.models:
+            name = f"{method} seed={seed}"
+            if name in content["runs"]:
+                continue
+            if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+                print("The time is up; start again to go on.")
+                raise SystemExit(0)
+            content["runs"][name] = run = one_run(method, seed, args)
+            save(out, content)
+            groups = "  ".join(f"{group} {value:.4f}" for group, value in run["test"]["groups"].items())
+            print(
+                f"{name}: {METRIC} {run['test'][METRIC]:.4f}  {groups}  "
+                f"({run['epochs']} epochs, best {run['best_epoch']}, {run['seconds']:.0f} s)",
+                flush=True,
+            )
+    print(table(content["runs"]))
+
+
+if __name__ == "__main__":
+    main()
