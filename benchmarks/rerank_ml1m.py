@@ -1,10 +1,12 @@
 """A table of every re-ranker at three strengths on one trained model, as Markdown.
 
     python benchmarks/rerank_ml1m.py saved/SASRec-....pth --data_path=data
-    python benchmarks/rerank_ml1m.py saved/SASRec-....pth --group_field=genre --pufr_models b.pth c.pth
+    python benchmarks/rerank_ml1m.py saved/SASRec-....pth --group_field=genre --pufr_models b.pth c.pth \
+        --steered saved/PopSteerSASRec-....pth saved/SPREESASRec-....pth
 
 The model scores the test users once; every re-ranker works on the same candidates. Calibration and Diversity need an
-item column (--group_field), PUFR needs checkpoints of other seeds; without these they are left out.
+item column (--group_field), PUFR needs checkpoints of other seeds; without these they are left out. Steered checkpoints
+stand below at three strengths; they should have that model as their base.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import argparse
 import logging
 import time
 from typing import Any
+
+import torch
 
 from recbole_fair.quick_start import load_data_and_model
 from recbole_fair.registry import get_reranker, get_trainer
@@ -38,6 +42,10 @@ STRENGTHS: dict[str, list[dict[str, Any]]] = {
     "FairCo": [{"lambda_": w} for w in (1.0, 10.0, 100.0)],
     "PUFR": [{"lambda_": w} for w in (1.0, 2.5, 5.5)],
 }
+STEERED: dict[str, list[dict[str, Any]]] = {
+    "PopSteerSASRec": [{"alpha_pop": a, "alpha_unpop": a} for a in (1.0, 2.0, 3.0)],
+    "SPREESASRec": [{"spree_strength": s} for s in (4.0, 16.0, 32.0)],
+}
 
 
 def main() -> None:
@@ -47,6 +55,7 @@ def main() -> None:
     parser.add_argument("--group_field")
     parser.add_argument("--candidates", type=int, default=250)
     parser.add_argument("--pufr_models", nargs="*", default=[])
+    parser.add_argument("--steered", nargs="*", default=[])
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     changes: dict[str, Any] = {
@@ -61,9 +70,8 @@ def main() -> None:
     }
     if args.data_path:
         changes["data_path"] = args.data_path
-    config, net, _, *loaders = load_data_and_model(args.checkpoint, changes)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
+    trainer, loaders = bound(args.checkpoint, changes)
+    config = trainer.config
     struct = trainer.collect(loaders[2], candidates=args.candidates)
     facts = facts_of(trainer)
     if args.pufr_models:
@@ -85,6 +93,31 @@ def main() -> None:
             metrics = trainer.evaluator.evaluate(reranked_struct(struct, cls(**{**values, **changed}), facts))
             strength = ", ".join(f"{key_of(key).removeprefix('reranker_')} {value}" for key, value in changed.items())
             show(name, strength, metrics, time.perf_counter() - start)
+
+    for path in args.steered:
+        other, others = bound(path, changes)
+        same = all(
+            torch.equal(value, trainer.model.state_dict()[name])
+            for name, value in other.model.base.state_dict().items()
+        )
+        if not same:
+            raise SystemExit(f"{path} has another base model than {args.checkpoint}.")
+        name = other.config["model"]
+        for strengths in STEERED[name]:
+            start = time.perf_counter()
+            other.model.set_strengths(**strengths)
+            with other.model.use_variant(other.model.final_variant):
+                metrics = other.evaluate_lists(others[2]).metrics
+            strength = ", ".join(f"{key} {value:g}" for key, value in strengths.items())
+            show(name, strength, metrics, time.perf_counter() - start)
+
+
+def bound(path: str, changes: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """A checkpoint's trainer and its three loaders."""
+    config, net, _, *loaders = load_data_and_model(path, changes)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    return trainer, loaders
 
 
 def show(name: str, strength: str, metrics: dict[str, float], seconds: float) -> None:
