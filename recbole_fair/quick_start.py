@@ -15,6 +15,7 @@ from recbole.utils import init_logger
 from recbole_fair.checkpoint import load_checkpoint, plain_config
 from recbole_fair.config import FairConfig
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.files import write_per_item, write_per_user
 from recbole_fair.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
 from recbole_fair.outputs import (
@@ -227,6 +228,7 @@ def _evaluate(
     found: dict[str, Any] = {"test_result": None}
     if test_data is None:
         return found
+    results: dict[str, EvaluationResult] = {}
     with stages("evaluation"):
         if hasattr(trainer, "evaluate_variants"):
             results = trainer.evaluate_variants(test_data, shown)
@@ -235,9 +237,6 @@ def _evaluate(
             final = results[trainer.final_variant]
             if final.groups:
                 found["variant_groups"] = {name: result.groups for name, result in results.items()}
-            found["calibration_curves"] = {
-                name: result.curves["calibration"] for name, result in results.items() if "calibration" in result.curves
-            }
         elif reranker is None:
             final = trainer.evaluate_lists(test_data, shown)
     if reranker is not None:
@@ -246,11 +245,16 @@ def _evaluate(
         name = config["reranker"]
         found.setdefault("base_test_result", dict(base.metrics))
         found.setdefault("variants", {"base": dict(base.metrics)})[name] = dict(final.metrics)
+        results = {**(results or {"base": base}), name: final}
         found["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **reranker.describe(max(config["topk"]))}
     found["test_result"] = dict(final.metrics)
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):
             found[key] = getattr(final, key)
+    for kind in ("calibration", "lorenz", "exposure"):
+        curves = {name: result.curves[kind] for name, result in results.items() if kind in result.curves}
+        if curves:
+            found[f"{kind}_curves"] = curves
     found["notes"] = [*trainer.notes, *final.notes, *getattr(trainer.model, "scoring_notes", list)()]
     writers = {
         "recommendations_file": write_recommendations,

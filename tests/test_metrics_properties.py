@@ -230,3 +230,25 @@ def test_curves_belong_to_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibration["levels"] == pytest.approx([j / 10 for j in range(11)])
     assert len(calibration["tau_hat"]["3"]) == 11
     assert result.to_dict()["curves"]["calibration"]["tau_hat"]["3"] == calibration["tau_hat"]["3"]
+
+
+def test_exposure_by_popularity_item_by_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = evaluate(random_case(1), monkeypatch)
+    curve = result.curves["exposure"]
+    counts = result.popularity.counts.tolist()
+    n = result.n_items - 1
+    assert sum(curve["items"]) == n
+    assert max(curve["items"]) - min(curve["items"]) <= 1
+    for k in result.topk:
+        exposure = dict.fromkeys(range(1, n + 1), 0.0)
+        for row in result.lists.tolist():
+            for rank, item in enumerate(row[:k], start=1):
+                if item:
+                    exposure[item] += 1 / math.log2(rank + 1)
+        mean = sum(exposure.values()) / n
+        ordered = iter(sorted(exposure, key=lambda item: (-counts[item], item)))
+        for place, size in enumerate(curve["items"]):
+            group = [next(ordered) for _ in range(size)]
+            assert curve["popularity"][place] == pytest.approx(sum(counts[item] for item in group) / size)
+            shown = sum(exposure[item] for item in group) / size / mean
+            assert curve["exposure"][str(k)][place] == pytest.approx(shown)

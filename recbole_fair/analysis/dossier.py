@@ -46,7 +46,7 @@ class Options:
     synthetic_users: int = 5000
     strongest: int = 10
     tops: int = 10
-    map_users: int = 500
+    map_users: int = 400
     map: str = "auto"
     permutations: int = 499
     alphas: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)

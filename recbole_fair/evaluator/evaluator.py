@@ -147,7 +147,8 @@ def curves_of(inputs: EvalInputs, points: int = 200) -> dict[str, Any]:
 
     Returns:
         ``calibration``: ``levels`` and, by cutoff, the mean tau-hat over users (left out without training data);
-        ``lorenz``: by cutoff, the share of ``items`` and the share of ``exposure`` they hold.
+        ``lorenz``: by cutoff, the share of ``items`` and the share of ``exposure`` they hold; ``exposure``: what
+        :func:`exposure_by_popularity` gives (left out without training data).
     """
     curves: dict[str, Any] = {"lorenz": {}}
     for k in inputs.topk:
@@ -158,7 +159,36 @@ def curves_of(inputs: EvalInputs, points: int = 200) -> dict[str, Any]:
         means = inputs.calibration.nanmean(0).tolist()
         by_cutoff = {str(k): row for k, row in zip(inputs.topk, means, strict=True)}
         curves["calibration"] = {"levels": list(inputs.options.pce_levels), "tau_hat": by_cutoff}
+    if inputs.popularity is not None:
+        curves["exposure"] = exposure_by_popularity(inputs)
     return curves
+
+
+def exposure_by_popularity(inputs: EvalInputs, groups: int = 40) -> dict[str, Any]:
+    """How much items are shown, by how popular they are.
+
+    Args:
+        inputs: The evaluation.
+        groups: Number of groups of items, equally large up to one; fewer for smaller catalogues.
+
+    Returns:
+        Of each group, from the most popular items to the least popular ones (ties by id): ``items``, how many;
+        ``popularity``, their mean number of training interactions; ``exposure``, by cutoff, their mean rank-discounted
+        exposure as a multiple of the mean over all items, so that 1 is an even share.
+    """
+    counts = inputs.counts[1:]
+    order = counts.argsort(descending=True, stable=True)
+    parts = torch.tensor_split(order, min(groups, len(order)))
+    exposure = {}
+    for k in inputs.topk:
+        shown = inputs.exposure(k)
+        relative = shown / shown.mean().clamp(min=torch.finfo(shown.dtype).tiny)
+        exposure[str(k)] = [float(relative[part].mean()) for part in parts]
+    return {
+        "items": [len(part) for part in parts],
+        "popularity": [float(counts[part].double().mean()) for part in parts],
+        "exposure": exposure,
+    }
 
 
 def _per_user(spec: MetricSpec, inputs: EvalInputs) -> PerUser:

@@ -25,7 +25,7 @@ class EvaluationResult:
         per_user: Metric name to values ``[U, len(topk)]``, NaN for rows that the metric leaves out.
         n_items: Number of item ids including the padding id 0.
         popularity: Item popularity, or None if it was not collected.
-        curves: ``calibration`` and ``lorenz`` curves as plain values.
+        curves: ``calibration``, ``lorenz`` and ``exposure`` curves as plain values.
         groups: Metrics by user group, by name of the grouping.
         intervals: ``name@k`` to the (low, high) bounds of its 95 % bootstrap interval.
         notes: Sentences for the log, such as how many users a metric leaves out.
