@@ -48,6 +48,14 @@ Examples:
 """
 
 
+_SWEEP_EXAMPLES = """\b
+Examples:
+  sweep saved/PopSteerSASRec.pth --grid alpha_pop=0:5:0.5 --grid beta=0,0.5,1 --subject-to "NDCG@10 >= 0.9*base"
+  sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
+  sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
+"""
+
+
 class _DefaultToRun(click.Group):
     """A group in which options without a command mean ``run``."""
 
@@ -110,13 +118,13 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
         _interrupted(None)
 
 
-@cli.command(context_settings=_SETTINGS)
+@cli.command(context_settings=_SETTINGS, epilog=_SWEEP_EXAMPLES)
 @click.argument("path", metavar="CHECKPOINT")
-@click.option("--grid", multiple=True, help="Values of a strength: alpha_pop=0:5:0.5 or beta=0,0.5,1; one a strength.")
+@click.option("--grid", multiple=True, help="Values of a key: alpha_pop=0:5:0.5 or beta=0,0.5,1; one a key.")
 @click.option("--x", default="GiniIndex@10", show_default=True, help="Metric to choose by.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that it is traded against.")
 @click.option("--subject-to", multiple=True, help="Bound on validation, such as 'NDCG@10 >= 0.9*base'.")
-@click.option("--output", help="Path without suffix: all settings go to PATH.csv, the document to PATH.json.")
+@click.option("--output", help="Where files go, without suffix.  [default: results/sweep-CHECKPOINT]")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def sweep(
     path: str,
@@ -127,14 +135,22 @@ def sweep(
     output: str | None,
     settings: tuple[str, ...],
 ) -> None:
-    """Trade accuracy against exposure: evaluate a steered model under many strengths from one pass over the users."""
+    """Trade accuracy against exposure: evaluate a model under many scoring-time settings.
+
+    Users are encoded once. The grid holds strengths of the model, keys of a re-ranker (--reranker=IPR), or both. All
+    settings go to OUTPUT.csv and .json, the figure to .png and .svg; an interrupted sweep goes on when called again.
+    """
     config_dict = read_settings(settings)
+    if output is None:
+        named = [f"sweep-{Path(path).stem}", config_dict.get("reranker")]
+        output = str(Path("results", "-".join(str(part) for part in named if part)))
     try:
         from recbole_fair.quick_start import sweep_checkpoint
 
         sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict)
     except KeyboardInterrupt:
-        _interrupted(None)
+        click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -78,6 +78,7 @@ class SPREE(PostHocModel):
     coefficients: Tensor
     intercept: Tensor
     mean_step: Tensor
+    _known: dict[Any, Tensor] | None = None
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -357,21 +358,77 @@ class SPREE(PostHocModel):
     def represent_users(self, interaction: Any) -> Tensor:
         """``[B, d]`` user representations of the variant in use; at strength 0 the base's own, bit by bit."""
         site = Site(*self.site.tolist())
+        if self._known is not None and self.fitted:
+            return self._represent_from_memory(interaction, site)
         if self.variant == "base" or not self.fitted or self.is_output(site):
             return super().represent_users(interaction)
         if self.strength_of(self.variant) == 0:
             users: Tensor = self.base.represent_users(interaction)
             return users
 
-        def steer(hidden: Tensor) -> Tensor:
-            rows = torch.arange(len(hidden), device=hidden.device)
-            columns = self.positions(interaction, site.position)
-            steered = hidden.clone()
-            steered[rows, columns] = self.edit(hidden[rows, columns], self.variant)
-            return steered
-
-        with self._hooks({site.block: steer}):
+        with self._hooks({site.block: lambda hidden: self._steered(interaction, site, hidden)}):
             return self.run_blocks(interaction)
+
+    def _steered(self, interaction: Any, site: Site, hidden: Tensor) -> Tensor:
+        """A copy of what leaves the site's block ``[B, L, d]``, edited at the site's position."""
+        rows = torch.arange(len(hidden), device=hidden.device)
+        columns = self.positions(interaction, site.position)
+        steered = hidden.clone()
+        steered[rows, columns] = self.edit(hidden[rows, columns], self.variant)
+        return steered
+
+    # -- scoring under many strengths ----------------------------------------------------------------------------
+
+    @contextmanager
+    def encoded_once(self) -> Iterator[None]:
+        """Inside the block the base runs once a batch of users up to the site, whose output ``[B, L, d]`` is kept."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def _represent_from_memory(self, interaction: Any, site: Site) -> Tensor:
+        """What :meth:`represent_users` gives, without repeating what does not depend on the strength."""
+        if self.variant == "base" or self.is_output(site) or self.strength_of(self.variant) == 0:
+            users = self._remembered(interaction, "users", lambda: self.base.represent_users(interaction))
+            return users if self.variant == "base" or not self.is_output(site) else self.edit(users, self.variant)
+        hidden = self._remembered(interaction, "hidden", lambda: self._hidden(interaction, site.block))
+        with self._replaced(site.block, self._steered(interaction, site, hidden)):
+            return self.run_blocks(interaction)
+
+    def _hidden(self, interaction: Any, block: int) -> Tensor:
+        """``[B, L, d]`` what leaves a block (1 the first) of the unsteered base."""
+        found: list[Tensor] = []
+
+        def keep(output: Tensor) -> None:
+            found.append(output)
+
+        with self._hooks({block: keep}):
+            self.run_blocks(interaction)
+        return found[0]
+
+    @contextmanager
+    def _replaced(self, block: int, hidden: Tensor) -> Iterator[None]:
+        """Blocks up to this one compute nothing: ``hidden`` is what leaves it."""
+        layers = self.base.trm_encoder.layer[:block]
+        for layer in layers:
+            layer.forward = lambda *inputs, **options: hidden
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def _remembered(self, interaction: Any, what: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The result of ``compute`` for a batch of users, from memory inside :meth:`encoded_once`."""
+        if self._known is None:
+            return compute()
+        fields = (self.base.USER_ID, self.base.ITEM_SEQ)
+        key = (what, *(interaction[field].cpu().numpy().tobytes() for field in fields))
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
 
 
 def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:

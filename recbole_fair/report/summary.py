@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recbole_fair.analysis.grid import value_text
+from recbole_fair.evaluator.directions import display_name
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a plain table: the first column to the left, the others to the right."""
@@ -45,31 +48,48 @@ def metrics_table(result: Mapping[str, Any], decimals: int) -> list[str]:
     return ["", *text_table(header, rows), "", *result.get("notes", [])]
 
 
-def sweep_lines(result: Mapping[str, Any], keys: Sequence[str], decimals: int) -> list[str]:
+def sweep_lines(result: Mapping[str, Any], decimals: int, most: int = 25) -> list[str]:
     """Lines that show a sweep: the base, the Pareto front on validation, and the chosen setting with its test values.
 
     Args:
-        result: what :func:`recbole_fair.quick_start.sweep_checkpoint` returns.
-        keys: the strengths of the grid.
+        result: what :func:`recbole_fair.studies.sweep.sweep_checkpoint` returns.
         decimals: digits after the point.
+        most: rows of the front at most; the files have all.
     """
-    names = (result["x"], result["y"])
-    columns = [f"{split} {name}" for split in ("valid", "test") for name in names]
+    keys, names = list(result["grid"]), (result["x"], result["y"])
+    columns = [(split, name) for split in ("valid", "test") for name in names]
 
     def row(title: Sequence[str], values: Mapping[str, float]) -> list[str]:
-        return [*title, *(number(values[column], decimals) for column in columns)]
+        return [*title, *(number(values[f"{split} {name}"], decimals) for split, name in columns)]
 
     base = {f"{split} {name}": values[name] for split, values in result["base"].items() for name in names}
+    front = result["front"]
+    step = max(1.0, (len(front) - 1) / (most - 1))
+    shown = front if len(front) <= most else [front[round(step * place)] for place in range(most)]
     rows = [row(["base", *([""] * (len(keys) - 1))], base)]
-    rows += [row([f"{point[key]:g}" for key in keys], point) for point in result["front"]]
-    lines = ["", *text_table([*keys, *columns], rows), ""]
-    bounds = " and ".join(result["subject_to"]) or "no bound"
+    rows += [row([value_text(point[key]) for key in keys], point) for point in shown]
+    header = [*keys, *(f"{split} {display_name(name)}" for split, name in columns)]
+    lines = ["", f"Pareto front on validation, {len(front)} of {len(result['settings'])} settings"]
+    if len(shown) < len(front):
+        lines[-1] += f", {len(shown)} of them shown"
+    lines += [*text_table(header, rows), ""]
+    bounds = " and ".join(f"{display_name(b['metric'])} {b['sign']} {b['bound']:.4g}" for b in result["subject_to"])
     chosen = result["chosen"]
     if chosen is None:
         return [*lines, f"No setting keeps the bounds on validation ({bounds})."]
-    strengths = ", ".join(f"{key}={chosen[key]:g}" for key in keys)
-    test = ", ".join(
-        f"{name} {number(chosen[f'test {name}'], decimals)} (base {number(value, decimals)})"
-        for name, value in result["base"]["test"].items()
-    )
-    return [*lines, f"Chosen on validation, best {result['x']} with {bounds}: {strengths}. On test: {test}."]
+    strengths = ", ".join(f"{key}={value_text(chosen[key])}" for key in keys)
+    rows = [
+        [
+            display_name(name),
+            *(number(value, decimals) for value in (result["base"]["test"][name], chosen[f"test {name}"])),
+            change(chosen[f"test {name}"], result["base"]["test"][name]),
+        ]
+        for name in result["base"]["test"]
+    ]
+    reason = f"the best {display_name(result['x'])} with {bounds or 'no bound'}"
+    return [*lines, f"Chosen on validation, {reason}: {strengths}", *text_table(["test", "base", "chosen", ""], rows)]
+
+
+def change(value: float, base: float) -> str:
+    """By how much a value differs from a base, in percent; a dash where that says nothing."""
+    return f"{100 * (value / base - 1):+.1f} %" if base and value == value and base == base else "-"

@@ -58,6 +58,23 @@ def facts_of(trainer: Any) -> Facts:
     )
 
 
+def facts_of_split(trainer: Any, eval_data: Any = None, struct: Any = None, reranker: ReRanker | None = None) -> Facts:
+    """What a re-ranker may know when it orders the lists of one split.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        struct: what was collected on it: histories come from there.
+        reranker: for PUFR, the models that it compares are scored on the split.
+    """
+    facts = facts_of(trainer)
+    if struct is not None:
+        facts.histories = struct["data.histories"]
+    if eval_data is not None and isinstance(reranker, PUFR):
+        facts.deviation = score_deviation(trainer, eval_data, reranker.files)
+    return facts
+
+
 def evaluate_reranked(
     trainer: Any, eval_data: Any, reranker: ReRanker, show_progress: bool = False
 ) -> tuple[EvaluationResult, EvaluationResult]:
@@ -76,10 +93,7 @@ def evaluate_reranked(
     variant = getattr(trainer, "final_variant", None)
     with trainer.model.use_variant(variant) if variant else nullcontext():
         struct = trainer.collect(eval_data, show_progress, candidates=trainer.config[CANDIDATES] or n_items)
-    facts = facts_of(trainer)
-    facts.histories = struct["data.histories"]
-    if isinstance(reranker, PUFR):
-        facts.deviation = score_deviation(trainer, eval_data, reranker.files)
+    facts = facts_of_split(trainer, eval_data, struct, reranker)
     changed = reranked_struct(struct, reranker, facts)
     return trainer.evaluator.result(struct), trainer.evaluator.result(changed)
 

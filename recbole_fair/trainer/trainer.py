@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ class FairTrainerMixin:
         self._seen: dict[bool, Histories] = {}
         self._validated = False
         self._verbose = True
+        self._batches: dict[int, list[Any]] | None = None
         self._schedule = _Schedule.of(config, self)
 
     # -- data ----------------------------------------------------------------------------------------------------
@@ -402,8 +404,24 @@ class FairTrainerMixin:
             trainer.tot_item_num = eval_data._dataset.item_num
         score = self._full_sort_batch_eval if full else trainer._neg_sample_batch_eval
         self._masks_validation = eval_data is self._test_data and self._valid_data is not None
-        for batch in progress(eval_data, len(eval_data), "Evaluate", show_progress):
+        for batch in progress(self._batches_of(eval_data), len(eval_data), "Evaluate", show_progress):
             yield score(batch)
+
+    def _batches_of(self, eval_data: Any) -> Any:
+        if self._batches is None:
+            return eval_data
+        if id(eval_data) not in self._batches:
+            self._batches[id(eval_data)] = list(eval_data)
+        return self._batches[id(eval_data)]
+
+    @contextmanager
+    def remembered_batches(self) -> Iterator[None]:
+        """Inside the block the batches of each evaluated split are made once and kept; not while loaders change."""
+        self._batches = {}
+        try:
+            yield
+        finally:
+            self._batches = None
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, history_index, positive_u, positive_i = batched_data
