@@ -1,4 +1,4 @@
-"""The commands: ``recbole-fair run | evaluate | sweep | doctor``.
+"""The commands: ``recbole-fair run | evaluate | sweep | explain | report | doctor``.
 
 Settings are given as ``--key=value`` or ``--key value``; values are read as YAML and never evaluated. A user's mistake
 is one sentence on standard error and exit code 2; an interruption ends with exit code 130.
@@ -53,6 +53,16 @@ Examples:
   sweep saved/PopSteerSASRec.pth --grid alpha_pop=0:5:0.5 --grid beta=0,0.5,1 --subject-to "NDCG@10 >= 0.9*base"
   sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
   sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
+"""
+_EXPLAIN_EXAMPLES = """\b
+Examples:
+  explain saved/PopSteerSASRec-checkpoint.pth
+  explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
+"""
+_REPORT_EXAMPLES = """\b
+Examples:
+  report results
+  report out.json results/sweep.json --output=report.html
 """
 
 
@@ -151,6 +161,54 @@ def sweep(
     except KeyboardInterrupt:
         click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
         sys.exit(_EXIT_INTERRUPTED)
+
+
+@cli.command(context_settings=_SETTINGS, epilog=_EXPLAIN_EXAMPLES)
+@click.argument("path", metavar="CHECKPOINT")
+@click.option("--output-dir", "--output_dir", help="Folder of the dossier.  [default: results/explain-CHECKPOINT]")
+@click.option(
+    "--split", default="valid", show_default=True, help="Whose users and metrics are looked at: valid or test."
+)
+@click.option("--map", "map_", default="auto", show_default=True, help="Map of users: umap, pca, none or auto.")
+@click.option("--strongest", type=int, default=10, show_default=True, help="Neurons of either side shown one by one.")
+@click.option("--permutations", type=int, default=499, show_default=True, help="Of the test on the distances.")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def explain(
+    path: str,
+    output_dir: str | None,
+    split: str,
+    map_: str,
+    strongest: int,
+    permutations: int,
+    settings: tuple[str, ...],
+) -> None:
+    """Write the dossier of a steered model: what its neurons or probes respond to, as tables and figures.
+
+    For PopSteer: effect sizes, activations, top users and items of every neuron, what lowering neurons and changing
+    strengths does, a map of users with distances. For SPREE: probes, calibration, bias of users' lists.
+    """
+    config_dict = read_settings(settings)
+    try:
+        from recbole_fair.analysis.dossier import Options
+        from recbole_fair.quick_start import explain_checkpoint
+
+        options = Options(map=map_, strongest=strongest, permutations=permutations)
+        explain_checkpoint(path, output_dir, split, options, config_dict)
+    except KeyboardInterrupt:
+        _interrupted(None)
+
+
+@cli.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_REPORT_EXAMPLES)
+@click.argument("paths", nargs=-1, metavar="FILE_OR_FOLDER...")
+@click.option("--output", help="The HTML file.  [default: FOLDER/report.html, or beside the first FILE]")
+def report(paths: tuple[str, ...], output: str | None) -> None:
+    """Make one HTML file of result documents; it opens from the disk and needs no network.
+
+    Takes the JSON files of run and evaluate (--result_file), sweep, compare and explain, and folders with them.
+    """
+    from recbole_fair.report.html import write_report
+
+    click.echo(f"Written: {write_report(paths, output)}")
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]})

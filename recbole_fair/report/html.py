@@ -1,0 +1,357 @@
+"""One HTML file that shows results: it opens from the disk, needs no network, and says in words what figures show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from recbole_fair import __version__
+from recbole_fair.atomic import atomic_file
+from recbole_fair.evaluator.directions import best_at_zero, display_name, smaller_is_better
+from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
+from recbole_fair.report.documents import Document, Documents, read_documents
+from recbole_fair.report.dossier_plots import dossier_plots
+from recbole_fair.report.group_tables import MOST
+from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
+from recbole_fair.report.words import (
+    Headline,
+    Values,
+    dossier_sentences,
+    headlines,
+    relative,
+    run_sentences,
+    short,
+    sweep_sentences,
+    verdict,
+)
+
+_SIDES = {"popular": "Neurons that lean to popular users", "unpopular": "Neurons that lean to unpopular users"}
+
+
+@dataclass
+class Table:
+    """A table of the page: the first column names the rows.
+
+    Attributes:
+        caption: what it shows.
+        header: of every column.
+        rows: cells as text; a cell ``("better", text)`` is marked as such.
+        note: a sentence below it.
+    """
+
+    caption: str
+    header: list[str]
+    rows: list[list[Any]]
+    note: str = ""
+
+
+@dataclass
+class Section:
+    """A part of the page, of one document.
+
+    Attributes:
+        id: anchor.
+        title: heading.
+        short: name in the navigation.
+        source: file that it comes from.
+        tables: shown in front of the figures.
+        plots: figures.
+        neurons: strongest neurons by title of their side.
+        notes: sentences of the document.
+        settings: configuration and versions.
+    """
+
+    id: str
+    title: str
+    short: str
+    source: str
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    neurons: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    settings: list[Table] = field(default_factory=list)
+
+
+def write_report(paths: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Write the report of result documents.
+
+    Args:
+        paths: JSON files of run, evaluate, sweep, compare and explain, or folders with them.
+        output: the HTML file; when left out ``report.html`` in the first folder named, or beside the first file with
+            its name.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        FairError: if there is nothing to report, or the file cannot be written.
+    """
+    documents = read_documents(paths)
+    first = Path(paths[0])
+    target = (
+        Path(output) if output is not None else first / "report.html" if first.is_dir() else first.with_suffix(".html")
+    )
+    text = page(documents)
+    with atomic_file(target, "the report ", mode="w", encoding="utf-8") as file:
+        file.write(text)
+    return target
+
+
+def page(documents: Documents) -> str:
+    """The page as text.
+
+    Args:
+        documents: what to show; all text in them is escaped.
+    """
+    from jinja2 import Environment
+    from plotly.offline import get_plotlyjs
+
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("report.html"))
+    sections = sections_of(documents)
+    plots = {f"{section.id}-{number}": plot.spec for section in sections for number, plot in enumerate(section.plots)}
+    return template.render(
+        title=_title(documents),
+        lede=_lede(documents),
+        cards=_cards(documents),
+        findings=_findings(documents),
+        sections=sections,
+        sources=[document.source for document in documents.all],
+        version=__version__,
+        style=_asset("style.css"),
+        script=_asset("script.js"),
+        plotly=get_plotlyjs(),
+        figures=embedded(plots),
+        short=short,
+        percent=_signed_percent,
+    )
+
+
+def _asset(name: str) -> str:
+    return files("recbole_fair.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a script element: nothing in it can end the element or begin a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _title(documents: Documents) -> str:
+    names = list(dict.fromkeys(document.name for document in documents.all))
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _lede(documents: Documents) -> str:
+    words = {"run": "evaluation", "sweep": "sweep", "compare": "comparison", "explain": "dossier"}
+    counts = [
+        (len(group), words[group[0].kind])
+        for group in (documents.runs, documents.sweeps, documents.comparisons, documents.dossiers)
+        if group
+    ]
+    parts = [f"{number} {word}{'s' if number > 1 else ''}" for number, word in counts]
+    return "What was measured in " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1] + "."
+
+
+def _cards(documents: Documents) -> list[Headline]:
+    return headlines(documents.runs[0].content) if documents.runs else []
+
+
+def _findings(documents: Documents) -> list[tuple[str, str, list[str]]]:
+    """Anchor, name and sentences of every document."""
+    say = {
+        "run": run_sentences,
+        "sweep": sweep_sentences,
+        "explain": dossier_sentences,
+        "compare": comparison_sentences,
+    }
+    return [
+        (anchor, _heading(document), say[document.kind](document.content)) for anchor, document in _anchored(documents)
+    ]
+
+
+def _anchored(documents: Documents) -> Iterable[tuple[str, Document]]:
+    for number, document in enumerate(documents.all, start=1):
+        yield f"{document.kind}-{number}", document
+
+
+def _heading(document: Document) -> str:
+    words = {"run": "", "sweep": "Trade-off of ", "compare": "Comparison: ", "explain": "Inside "}
+    return words[document.kind] + document.name
+
+
+def sections_of(documents: Documents) -> list[Section]:
+    """One section a document."""
+    build = {"run": _run_section, "sweep": _sweep_section, "compare": _comparison_section, "explain": _dossier_section}
+    sections = [build[document.kind](anchor, document) for anchor, document in _anchored(documents)]
+    together = runs_plot([document.content for document in documents.runs], *_plane(documents))
+    if together is not None:
+        sections[0].plots.insert(0, together)
+    return sections
+
+
+def _plane(documents: Documents) -> tuple[str, str]:
+    """The two metrics by which runs are put side by side."""
+    keys = [key for document in documents.runs[:1] for key in document.content.get("test_result") or {}]
+    names = {key.partition("@")[0]: key for key in reversed(keys)}
+    return names.get("giniindex", "giniindex@10"), names.get("ndcg", "ndcg@10")
+
+
+def _common(anchor: str, document: Document, name: str) -> Section:
+    content = document.content
+    section = Section(anchor, _heading(document), name, document.source, notes=list(content.get("notes") or []))
+    tables = (_settings(content), _popularity(content), _seconds(content), _versions(content))
+    section.settings = [table for table in tables if table.rows]
+    return section
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def _run_section(anchor: str, document: Document) -> Section:
+    run = document.content
+    section = _common(anchor, document, str(run.get("model")))
+    if run.get("test_result"):
+        section.tables = [_metrics(run), *_groups(run)]
+        section.plots = run_plots(run)
+    return section
+
+
+def direction(metric: str) -> str:
+    """An arrow and words for which way a metric is better."""
+    if best_at_zero(metric):
+        return "→ 0"
+    return "↓" if smaller_is_better(metric) else "↑"
+
+
+def _metrics(run: Values) -> Table:
+    test = run["test_result"]
+    variants: Mapping[str, Mapping[str, Any]] = run.get("variants") or {str(run.get("model")): test}
+    before = run.get("base_test_result")
+    intervals = run.get("intervals") or {}
+    header = ["metric", *variants]
+    header += ["change"] * (before is not None) + ["95 % interval"] * bool(intervals)
+    rows = []
+    for name, after in test.items():
+        cells: list[Any] = [f"{display_name(name)} {direction(name)}", *(short(v.get(name)) for v in variants.values())]
+        if before is not None:
+            cells.append(_change_cell(name, before.get(name), after))
+        if intervals:
+            low, high = intervals.get(name, (None, None))
+            cells.append(f"{short(low, 3)} to {short(high, 3)}" if None not in (low, high) else "–")
+        rows.append(cells)
+    note = "↑ higher is better, ↓ lower is better, → 0 nearer to zero is better."
+    if before is not None:
+        note += " The change is that of the final variant against the base."
+    return Table("Metrics on test", header, rows, note)
+
+
+def _change_cell(name: str, before: float | None, after: float | None) -> Any:
+    change = relative(before, after)
+    if change is None or before is None or after is None:
+        return "–"
+    word = verdict(name, before, after)
+    return (word, f"{_signed_percent(change)} {word}") if word != "same" else "0 %"
+
+
+def _signed_percent(change: float) -> str:
+    return f"{100 * change:+.1f} %"
+
+
+def _groups(run: Values) -> list[Table]:
+    groupings: Mapping[str, Any] = run.get("groups") or {}
+    variants: Mapping[str, Any] = run.get("variant_groups") or {str(run.get("model")): groupings}
+    tables = []
+    for name, grouping in groupings.items():
+        groups = grouping["groups"][:MOST]
+        for metric in grouping["summary"]:
+            rows: list[list[Any]] = []
+            for place, group in enumerate(groups):
+                values = [entry[name]["groups"][place]["values"].get(metric) for entry in variants.values()]
+                rows.append([str(group["group"]), short(group["size"]), *map(short, values)])
+            for key, word in (("difference", "largest − smallest"), ("ratio", "smallest / largest")):
+                rows.append([word, "", *(short(entry[name]["summary"][metric][key]) for entry in variants.values())])
+            note = f"Groups: {grouping['definition']}."
+            if grouping["left_out"]:
+                note += f" {short(grouping['left_out'])} users without a value are left out."
+            if len(grouping["groups"]) > MOST:
+                note += f" {len(grouping['groups']) - MOST} more groups stand in the result file."
+            caption = f"{display_name(metric)} {direction(metric)} by {name}"
+            tables.append(Table(caption, [name, "users", *variants], rows, note))
+    return tables
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
+
+
+def _sweep_section(anchor: str, document: Document) -> Section:
+    section = _common(anchor, document, "Trade-off")
+    section.plots = [tradeoff(document.content)]
+    return section
+
+
+def _comparison_section(anchor: str, document: Document) -> Section:
+    section = _common(anchor, document, "Comparison")
+    section.tables = [Table(*table) for table in comparison_tables(document.content)]
+    section.plots = comparison_plots(document.content)
+    return section
+
+
+def _dossier_section(anchor: str, document: Document) -> Section:
+    dossier = document.content
+    section = _common(anchor, document, "Neurons" if dossier.get("strongest") else "Probes")
+    section.plots = dossier_plots(dossier)
+    section.neurons = {_SIDES[side]: entries for side, entries in (dossier.get("strongest") or {}).items() if entries}
+    if dossier.get("normality"):
+        rows: list[list[Any]] = []
+        for row in dossier["normality"]:
+            shares = [_share(row[key]) for key in ("skew", "kurtosis", "both", "test")]
+            rows.append([f"{row['population']} users, {row['neurons']} neurons", *shares])
+        section.tables.append(
+            Table(
+                "How normal activations are",
+                ["share of neurons with", "|skew| < 0.5", "|excess kurtosis| < 1", "both", "test not rejected"],
+                rows,
+                "The test is D'Agostino and Pearson's at 5 %; with thousands of users it finds the least deviation.",
+            )
+        )
+    return section
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+# -- how it was made ---------------------------------------------------------------------------------------------------
+
+
+def _settings(content: Values) -> Table:
+    plain = {key: content.get(key) for key in ("model", "dataset", "seed", "mask_seen", "checkpoint", "split")}
+    plain |= {f"{key} (strength)": value for key, value in (content.get("strengths") or {}).items()}
+    settings = {**plain, **(content.get("config") or {})}
+    rows: list[list[Any]] = [[key, _plain(value)] for key, value in settings.items() if value is not None]
+    return Table("Settings that differ from the defaults", ["key", "value"], rows)
+
+
+def _popularity(content: Values) -> Table:
+    rows: list[list[Any]] = [[key, _plain(value)] for key, value in (content.get("popularity") or {}).items()]
+    return Table("Popularity, as defined here", ["", ""], rows)
+
+
+def _seconds(content: Values) -> Table:
+    rows: list[list[Any]] = [[key, f"{value:.1f}"] for key, value in (content.get("timings") or {}).items()]
+    return Table("Seconds", ["stage", "seconds"], rows)
+
+
+def _versions(content: Values) -> Table:
+    rows: list[list[Any]] = [[key, str(value)] for key, value in (content.get("versions") or {}).items()]
+    return Table("Versions", ["package", "version"], rows)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
