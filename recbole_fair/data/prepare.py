@@ -13,6 +13,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_fair.data.checks import check_dataset, filtering_errors
+from recbole_fair.data.columns import look_up_by_tensor
 from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.pairs import PairLoader
@@ -122,6 +123,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
             args = config["train_neg_sample_args"]
             extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
+        look_up_by_tensor(splits[0])
         train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
     asked = config["eval_batch_size"]
     evaluations: list[Any] = []
