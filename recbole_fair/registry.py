@@ -31,6 +31,11 @@ MODELS: dict[str, str] = {
     "TALL": "recbole_fair.model.tall:TALL",
     "MultVAE": "recbole_fair.model.tall:MultVAE",
     "WL": "recbole_fair.model.tall:WL",
+    "LOCA": "recbole_fair.model.loca:LOCA",
+    "LFT": "recbole_fair.model.lft:LFT",
+    "EnLFT": "recbole_fair.model.lft:EnLFT",
+    "DecFM": "recbole_fair.model.decrs:DecFM",
+    "DecNFM": "recbole_fair.model.decrs:DecNFM",
 }
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
@@ -47,6 +52,9 @@ MODEL_TRAINERS: dict[str, str] = {
     "SPREESASRec": "PostHocTrainer",
     "SPREEBERT4Rec": "PostHocTrainer",
 }
+    "LOCA": "PostHocTrainer",
+    "LFT": "PostHocTrainer",
+    "EnLFT": "PostHocTrainer",
 
 #: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
 RERANKERS: dict[str, str] = {

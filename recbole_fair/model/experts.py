@@ -80,7 +80,7 @@ class StackedVAE(nn.Module):
         else:
             scaled, bias = latent * gate.t().unsqueeze(2), gate @ self.decoder_bias
         flat = scaled.permute(1, 0, 2).reshape(batch, experts * size)
-        return flat @ self.decoder.view(-1, experts * size).t() + bias
+        return F.linear(flat, self.decoder.view(-1, experts * size)) + bias
 
     def losses(self, latent: Tensor, targets: ItemRows, masked: ItemRows | None = None) -> Tensor:
         """Cross-entropy of each expert on each row's targets, summed over them; streamed, differentiable.
@@ -95,6 +95,24 @@ class StackedVAE(nn.Module):
         """
         result: Tensor = _Losses.apply(latent, self.decoder, self.decoder_bias, targets, masked)  # type: ignore[no-untyped-call]
         return result
+
+    def scores_in_blocks(self, latent: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Scores of each expert by itself, some experts at a time, in memory that the next block reuses.
+
+        Args:
+            latent: ``[E, B, H]``.
+
+        Yields:
+            Which experts, and their scores ``[experts, B, I]``.
+        """
+        columns = self.decoder_bias.shape[1]
+        group = max(1, 4 * _BLOCK_BYTES // (latent.shape[1] * columns * latent.element_size()))
+        buffer = latent.new_empty(min(group, self.n_experts), latent.shape[1], columns)
+        for start in range(0, self.n_experts, group):
+            some = slice(start, min(start + group, self.n_experts))
+            out = buffer[: some.stop - some.start]
+            torch.bmm(latent[some], self.decoder[:, some].permute(1, 2, 0), out=out)
+            yield some, out.add_(self.decoder_bias[some].unsqueeze(1))
 
 
 def sample(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -136,12 +154,10 @@ class Bags:
     def __init__(self, rows: ItemRows, weights: Tensor, n_experts: int, shared: bool = True) -> None:
         self.n_experts, self.n_columns = n_experts, rows.n_columns
         self.batch = len(rows) if shared else len(rows) // n_experts
-        device = rows.columns.device
         if shared:
-            expert = torch.arange(n_experts, device=device).unsqueeze(1)
-            self._columns = (expert * rows.n_columns + rows.columns).reshape(-1).int()
-            starts = (expert * len(rows.columns) + rows.indptr[:-1]).reshape(-1)
-            self._starts = F.pad(starts, (0, 1), value=n_experts * len(rows.columns)).int()
+            self._columns = _repeated(rows.columns, n_experts, rows.n_columns)
+            starts = _repeated(rows.indptr[:-1], n_experts, len(rows.columns))
+            self._starts = F.pad(starts, (0, 1), value=n_experts * len(rows.columns))
             self._weights = weights.repeat(n_experts)
         else:
             expert = rows.rows // self.batch
@@ -180,9 +196,8 @@ class Bags:
             order = columns.argsort(stable=True)
             counts = torch.bincount(columns, minlength=self.n_columns)
             ends = F.pad(counts.cumsum(0), (1, 0))
-            expert = torch.arange(self.n_experts, device=columns.device).unsqueeze(1)
-            index = (expert * self.batch + rows.rows[order]).reshape(-1).int()
-            starts = F.pad((expert * len(columns) + ends[:-1]).reshape(-1), (0, 1), value=len(index)).int()
+            index = _repeated(rows.rows[order], self.n_experts, self.batch)
+            starts = F.pad(_repeated(ends[:-1], self.n_experts, len(columns)), (0, 1), value=len(index))
             scale = weights[order].repeat(self.n_experts)
         else:
             order = self._columns.argsort(stable=True)
@@ -198,6 +213,12 @@ class Bags:
             include_last_offset=True,
         )
         return out.view(self.n_experts, self.n_columns, -1)
+
+
+def _repeated(index: Tensor, times: int, step: int) -> Tensor:
+    """``index``, ``index + step``, ``index + 2 * step`` ... one after another, as 32-bit integers ``[times * n]``."""
+    offset = torch.arange(times, device=index.device, dtype=torch.int32).unsqueeze(1) * step
+    return (offset + index.int()).view(-1)
 
 
 def sparse_product(weight: Tensor, inputs: Bags) -> Tensor:

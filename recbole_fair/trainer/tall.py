@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,16 @@ class ExpertTrainer(FairTrainer):
         # Gradients as large as the model need not stay while it is evaluated and saved.
         self.optimizer.zero_grad(set_to_none=True)
         return loss
+
+    def _keep_best(self) -> None:
+        """Keep the weights as they are, in the memory of the best ones so far: a new copy beside it is too large."""
+        if self._best_state is None:
+            super()._keep_best()
+            return
+        kept, now = self._best_state["state_dict"], self.model.state_dict()
+        for name, value in now.items():
+            kept[name].copy_(value)
+        self._best_state["other_parameter"] = copy.deepcopy(self.model.other_parameter())
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
         if self._epoch < self._patience_from():
