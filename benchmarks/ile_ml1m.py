@@ -98,7 +98,7 @@ class Bench:
             "seed": seed,
             "embedding_size": args.embedding_size,
             "learning_rate": args.learning_rate,
-            "train_batch_size": 2048,
+            "train_batch_size": args.batch,
             "epochs": args.epochs,
             "stopping_step": args.stopping_step,
             "user_inter_num_interval": "[0,inf)",
@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=["BPR", "ILE", "CP", "PUFR", "IPS"], help="these methods only")
     parser.add_argument("--embedding_size", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=0.001)
+    parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--stopping_step", type=int, default=10)
     parser.add_argument("--ndcg_loss", type=float, default=0.05)
@@ -225,7 +226,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     out = Path(args.out)
-    fixed = ("dataset", "split_seed", "embedding_size", "learning_rate", "epochs", "stopping_step")
+    fixed = ("dataset", "split_seed", "embedding_size", "learning_rate", "batch", "epochs", "stopping_step")
     setup = {key: getattr(args, key) for key in fixed}
     content = json.loads(out.read_text()) if out.is_file() else {"setup": setup, "runs": {}}
     if content["setup"] != setup:
