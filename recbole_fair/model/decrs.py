@@ -34,6 +34,8 @@ BACKBONE, DECONFOUNDED, SECOND = "backbone", "deconfounded", "backbone2"
 # What a fused variant mixes into the backbone.
 _PARTNERS = {"fused": DECONFOUNDED, "control": SECOND}
 _SEED_STEP = 1_000_003
+_LARGEST = 40.0
+_CELLS = 100_000  # scores mixed at a time: what stays in a processor's cache
 
 
 class DecRS(Variants, GeneralRecommender):
@@ -68,6 +70,7 @@ class DecRS(Variants, GeneralRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
+        self.LABEL = config["LABEL_FIELD"]
         self.mediator = str(config["mediator"])
         self.reg_weight = float(config["reg_weight"])
         names = [BACKBONE] if self.mediator == "none" else [BACKBONE, DECONFOUNDED]
@@ -175,8 +178,11 @@ class DecRS(Variants, GeneralRecommender):
                 "more data, or mediator=none without fusion_control."
             )
         self.drift = drift.to(self.drift)
-        self._unknown = int((drift.isnan().numpy() & (histories.lengths > 0)).sum())
-        self._with_history = int((histories.lengths > 0).sum())
+        self._has_history = torch.from_numpy(histories.lengths > 0)
+
+    def _unknown_drift(self) -> int:
+        """Users with a history whose drift is not known."""
+        return int((self.drift.cpu().isnan() & self._has_history).sum())
 
     def fusion_weights(self, users: Tensor) -> Tensor:
         """Weight of the deconfounded model for users, Eq. 12.
@@ -212,11 +218,12 @@ class DecRS(Variants, GeneralRecommender):
 
     def scoring_notes(self) -> list[str]:
         """Say for how many users there is no interest drift."""
-        if not self._needs_drift or not self._unknown:
+        unknown = self._unknown_drift() if self._needs_drift else 0
+        if not unknown:
             return []
         assert self.groups is not None
         return [
-            f"{self._unknown} of {self._with_history} users have no known interest drift (fewer than two training "
+            f"{unknown} of {int(self._has_history.sum())} users have no known interest drift (fewer than two training "
             f"interactions, or half a history without '{self.groups.field}'): they are scored as users without drift."
         ]
 
@@ -232,8 +239,15 @@ class DecRS(Variants, GeneralRecommender):
         scores = [score(self.parts[name]) for name in wanted]  # type: ignore[arg-type]
         if other is None:
             return scores[0]
+        backbone, partner = scores
         weight = self.fusion_weights(users)
-        return fused_logits(scores[0], scores[1], weight.unsqueeze(1) if scores[0].dim() == 2 else weight)
+        if backbone.dim() == 1:
+            return fused_logits(backbone, partner, weight)
+        step = max(1, _CELLS // backbone.shape[1])
+        for start in range(0, len(users), step):
+            part = slice(start, start + step)
+            backbone[part] = fused_logits(backbone[part], partner[part], weight[part].unsqueeze(1))
+        return backbone
 
     @torch.no_grad()
     def predict(self, interaction: Any) -> Tensor:
@@ -252,7 +266,7 @@ class DecRS(Variants, GeneralRecommender):
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Summed log loss of a batch under the machine that is being trained, see ``part``."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
-        labels = interaction["label"].float()
+        labels = interaction[self.LABEL].float()
         weights = None
         if self.user_weights is not None:
             weights = self.user_weights[users]
@@ -275,7 +289,7 @@ class DecRS(Variants, GeneralRecommender):
             found["drift"] = {
                 "history": self.drift_history,
                 "users": len(known),
-                "unknown": self._unknown,
+                "unknown": self._unknown_drift(),
                 "min": float(known.min()),
                 "mean": float(known.mean()),
                 "max": float(known.max()),
@@ -317,11 +331,13 @@ def fused_logits(backbone: Tensor, other: Tensor, weight: Tensor) -> Tensor:
     Returns:
         Logits of that shape.
     """
+    # With e = exp(-logit): p = w / (1 + e_o) + (1 - w) / (1 + e_b); multiplied out, p / (1 - p) takes two exponentials
+    # and one logarithm. Beyond 40 on either side the scores would overflow, and differ in nothing.
     plain = 1.0 - weight
-    for_ = weight * other.sigmoid() + plain * backbone.sigmoid()
-    against = weight * (-other).sigmoid() + plain * (-backbone).sigmoid()
-    tiny = torch.finfo(for_.dtype).tiny
-    return for_.clamp(min=tiny).log() - against.clamp(min=tiny).log()
+    e_b = backbone.clamp(-_LARGEST, _LARGEST).neg_().exp_()
+    e_o = other.clamp(-_LARGEST, _LARGEST).neg_().exp_()
+    against = e_b * e_o + weight * e_o + plain * e_b
+    return e_b.mul_(weight).add_(e_o.mul_(plain)).add_(1.0).div_(against).log_()
 
 
 class DecFM(DecRS):
