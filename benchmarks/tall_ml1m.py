@@ -132,9 +132,8 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     for name, data in (("valid", valid), ("test", test)):
         found[name] = values_of(trainer.evaluate_lists(data))
     if getattr(net, "gate_by_loss", False):
-        gate, net.gate = net.gate, "uniform"
-        found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
-        net.gate = gate
+        with net.use_variant("uniform"):
+            found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
     config["mask_seen"] = "train"
     found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
     return found | {"training_seconds": round(seconds, 1), "seconds": round(time.perf_counter() - start, 1)}

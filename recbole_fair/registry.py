@@ -43,6 +43,8 @@ TRAINERS: dict[str, str] = {
     "FairTrainer": "recbole_fair.trainer.trainer:FairTrainer",
     "PostHocTrainer": "recbole_fair.trainer.posthoc:PostHocTrainer",
     "ExpertTrainer": "recbole_fair.trainer.tall:ExpertTrainer",
+    "TALLTrainer": "recbole_fair.trainer.tall:TALLTrainer",
+    "DecRSTrainer": "recbole_fair.trainer.decrs:DecRSTrainer",
 }
 
 #: Which trainer a model of ours takes, where the class itself does not say so by ``trainer_name``.

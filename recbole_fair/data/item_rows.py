@@ -84,10 +84,12 @@ class ItemRows:
 
     def without(self, other: ItemRows) -> ItemRows:
         """These rows without the entries that ``other`` has in the same row."""
-        kept = ~torch.isin(self.cells, other.cells)
-        counts = torch.zeros_like(self.lengths).index_add_(0, self.rows, kept.long())
-        indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return ItemRows(indptr, self.columns[kept], self.n_columns)
+        return self.keep(~torch.isin(self.cells, other.cells))
+
+    def keep(self, kept: Tensor) -> ItemRows:
+        """The entries for which ``kept`` (bool ``[n]``) is true."""
+        ends = torch.cat([self.indptr.new_zeros(1), kept.long().cumsum(0)])
+        return ItemRows(ends[self.indptr], self.columns[kept], self.n_columns)
 
     def sample(self, share: float, seed: int) -> ItemRows:
         """Draw a share of each row's items, at least one, and never the last one that is left.

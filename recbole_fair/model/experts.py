@@ -115,14 +115,19 @@ class StackedVAE(nn.Module):
             yield some, out.add_(self.decoder_bias[some].unsqueeze(1))
 
 
-def sample(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Latent values for training: means plus noise of :data:`NOISE` standard deviations."""
-    return mean + torch.randn_like(mean).mul_(NOISE) * torch.exp(0.5 * logvar)
+def sample(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent values for training, and how far their distribution is from the prior.
 
+    Args:
+        mean: ``[..., H]``.
+        logvar: logarithms of the variances ``[..., H]``.
 
-def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the standard normal, summed over the latent values ``[..., H]``: ``[...]``."""
-    return 0.5 * (logvar.exp() + mean.square() - 1.0 - logvar).sum(-1)
+    Returns:
+        ``mean + NOISE * normal * exp(logvar / 2)`` ``[..., H]``, and the Kullback-Leibler divergence from the standard
+        normal, summed over the latent values ``[...]``.
+    """
+    latent, divergences = _Sample.apply(mean, logvar)  # type: ignore[no-untyped-call]
+    return latent, divergences
 
 
 def cross_entropy(scores: Tensor, targets: ItemRows, masked: ItemRows | None = None) -> Tensor:
@@ -142,48 +147,41 @@ def cross_entropy(scores: Tensor, targets: ItemRows, masked: ItemRows | None = N
 
 
 class Bags:
-    """Sparse inputs of ``E`` experts: ``E * B`` weighted bags of rows of a table ``[E * I, H]``, and the transpose.
+    """Sparse inputs of ``E`` experts: ``E * B`` bags of rows of a table ``[E * I, H]``, and the transpose.
 
     Args:
         rows: ``B`` rows that all experts read, or ``E * B`` rows, expert by expert, when each reads its own.
-        weights: weight of each entry of ``rows``.
+        scale: what each row is multiplied by, float ``[B]`` or ``[E * B]``; None for 1.
         n_experts: E.
         shared: whether all experts read the same rows.
     """
 
-    def __init__(self, rows: ItemRows, weights: Tensor, n_experts: int, shared: bool = True) -> None:
+    def __init__(self, rows: ItemRows, scale: Tensor | None, n_experts: int, shared: bool = True) -> None:
         self.n_experts, self.n_columns = n_experts, rows.n_columns
         self.batch = len(rows) if shared else len(rows) // n_experts
-        if shared:
-            self._columns = _repeated(rows.columns, n_experts, rows.n_columns)
-            starts = _repeated(rows.indptr[:-1], n_experts, len(rows.columns))
-            self._starts = F.pad(starts, (0, 1), value=n_experts * len(rows.columns))
-            self._weights = weights.repeat(n_experts)
-        else:
-            expert = rows.rows // self.batch
-            self._columns = (expert * rows.n_columns + rows.columns).int()
-            self._starts = rows.indptr.int()
-            self._weights = weights
-        self._rows, self._entry_weights, self._shared = rows, weights, shared
+        self._rows, self._shared = rows, shared
+        self._scale = None if scale is None else scale.view(1 if shared else n_experts, self.batch, 1)
 
     @classmethod
     def normalised(cls, rows: ItemRows, n_experts: int, shared: bool = True, dropout: float = 0.0) -> Bags:
-        """Rows divided by their Euclidean length, with dropout of entries."""
-        lengths = rows.lengths
-        weights = torch.repeat_interleave(lengths.clamp(min=1).float().rsqrt(), lengths)
-        return cls(rows, F.dropout(weights, dropout) if dropout > 0 else weights, n_experts, shared)
+        """Rows divided by their Euclidean length, with dropout of entries (of the divided rows, as in MultVAE)."""
+        scale = rows.lengths.clamp(min=1).float().rsqrt()
+        if dropout > 0:
+            kept = torch.rand(len(rows.columns), device=scale.device) >= dropout
+            rows, scale = rows.keep(kept), scale / (1.0 - dropout)
+        return cls(rows, scale, n_experts, shared)
 
     def gather(self, table: Tensor) -> Tensor:
-        """``out[e, b] = sum over the bag's entries of weight * table[e, column]``: ``[E, B, H]``."""
-        out = F.embedding_bag(
-            self._columns,
-            table.reshape(-1, table.shape[-1]),
-            self._starts,
-            mode="sum",
-            per_sample_weights=self._weights.to(table.dtype),
-            include_last_offset=True,
-        )
-        return out.view(self.n_experts, self.batch, -1)
+        """``out[e, b] = scale * sum over the row's entries of table[e, column]``: ``[E, B, H]``."""
+        rows = self._rows
+        if self._shared:
+            index = _repeated(rows.columns, self.n_experts, self.n_columns)
+            starts = _repeated(rows.indptr[:-1], self.n_experts, len(rows.columns))
+        else:
+            index = (rows.rows // self.batch * self.n_columns + rows.columns).int()
+            starts = rows.indptr[:-1].int()
+        out = _sums(table, index, starts).view(self.n_experts, self.batch, -1)
+        return out if self._scale is None else out.mul_(self._scale)
 
     def scatter(self, values: Tensor) -> Tensor:
         """The transpose of :meth:`gather`: ``[E, B, H]`` to ``[E, I, H]``.
@@ -191,28 +189,26 @@ class Bags:
         A gather as well, over the bags of each item's users: no sorting by column for each expert, no atomic additions,
         and an order of summation that does not depend on the number of threads.
         """
-        rows, columns, weights = self._rows, self._rows.columns, self._entry_weights
+        rows, columns = self._rows, self._rows.columns
+        if self._scale is not None:
+            values = values * self._scale
         if self._shared:
             order = columns.argsort(stable=True)
-            counts = torch.bincount(columns, minlength=self.n_columns)
-            ends = F.pad(counts.cumsum(0), (1, 0))
+            ends = torch.bincount(columns, minlength=self.n_columns).cumsum(0)
             index = _repeated(rows.rows[order], self.n_experts, self.batch)
-            starts = F.pad(_repeated(ends[:-1], self.n_experts, len(columns)), (0, 1), value=len(index))
-            scale = weights[order].repeat(self.n_experts)
+            starts = _repeated(F.pad(ends, (1, 0))[:-1], self.n_experts, len(columns))
         else:
-            order = self._columns.argsort(stable=True)
-            counts = torch.bincount(self._columns, minlength=self.n_experts * self.n_columns)
-            index, starts = rows.rows[order].int(), F.pad(counts.cumsum(0), (1, 0)).int()
-            scale = weights[order]
-        out = F.embedding_bag(
-            index,
-            values.reshape(-1, values.shape[-1]),
-            starts,
-            mode="sum",
-            per_sample_weights=scale.to(values.dtype),
-            include_last_offset=True,
-        )
-        return out.view(self.n_experts, self.n_columns, -1)
+            cells = rows.rows // self.batch * self.n_columns + columns
+            order = cells.argsort(stable=True)
+            ends = torch.bincount(cells, minlength=self.n_experts * self.n_columns).cumsum(0)
+            index, starts = rows.rows[order].int(), F.pad(ends, (1, 0))[:-1].int()
+        return _sums(values, index, starts).view(self.n_experts, self.n_columns, -1)
+
+
+def _sums(table: Tensor, index: Tensor, starts: Tensor) -> Tensor:
+    """Sums of the rows of a table in each bag."""
+    flat = table.reshape(-1, table.shape[-1])
+    return F.embedding_bag(index, flat, F.pad(starts, (0, 1), value=len(index)), mode="sum", include_last_offset=True)
 
 
 def _repeated(index: Tensor, times: int, step: int) -> Tensor:
@@ -244,6 +240,25 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.inputs.scatter(grads[0].contiguous()), None
+
+
+class _Sample(torch.autograd.Function):
+    """Noise and divergence in one, so that little is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+        spread = torch.exp(0.5 * logvar)
+        noise = torch.randn_like(mean).mul_(NOISE).mul_(spread)
+        divergences = spread.square_().add_(mean.square()).sub_(logvar).sub_(1.0).sum(-1).mul_(0.5)
+        ctx.save_for_backward(mean, logvar, noise)
+        return mean + noise, divergences
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar, noise = ctx.saved_tensors
+        in_latent, in_divergence = grads[0], grads[1].unsqueeze(-1)
+        in_logvar = (in_latent * noise).add_(logvar.exp().sub_(1.0).mul_(in_divergence)).mul_(0.5)
+        return torch.addcmul(in_latent, mean, in_divergence), in_logvar
 
 
 class _Losses(torch.autograd.Function):

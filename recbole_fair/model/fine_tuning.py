@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_fair.data.item_rows import ItemRows
-from recbole_fair.model.experts import Bags, StackedVAE, cross_entropy, divergence, sample, sparse_product
+from recbole_fair.model.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
 from recbole_fair.model.posthoc import Progress
 
 _CHUNK_BYTES = 256 * 2**20
@@ -116,12 +116,11 @@ class Copies:
         bags = Bags.normalised(mine, count, shared=False, dropout=self.recipe.dropout)
         mean = sparse_product(leaves["mean"], bags) + leaves["mean_bias"].unsqueeze(1)
         logvar = sparse_product(leaves["logvar"], bags) + leaves["logvar_bias"].unsqueeze(1)
-        scores = torch.baddbmm(
-            leaves["decoder_bias"].unsqueeze(1), sample(mean, logvar), leaves["decoder"].transpose(1, 2)
-        )
+        latent, divergences = sample(mean, logvar)
+        scores = torch.baddbmm(leaves["decoder_bias"].unsqueeze(1), latent, leaves["decoder"].transpose(1, 2))
         losses = cross_entropy(scores.view(count * batch, -1), mine).view(count, batch)
         real = (users > 0).float()
-        by_copy = ((losses + self.recipe.beta * divergence(mean, logvar)) * real).sum(1) / real.sum(1)
+        by_copy = ((losses + self.recipe.beta * divergences) * real).sum(1) / real.sum(1)
         torch.autograd.backward(by_copy.sum())
         for c in range(count):
             for view, leaf in zip(self.views[c], leaves.values(), strict=True):

@@ -14,7 +14,7 @@ from torch import Tensor
 from recbole_fair.data.interactions import split_interactions
 from recbole_fair.data.item_rows import ItemRows
 from recbole_fair.errors import FairError
-from recbole_fair.model.experts import Bags, StackedVAE, divergence, sample
+from recbole_fair.model.experts import Bags, StackedVAE, sample
 from recbole_fair.model.local import LocalModel
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall import MultVAE
@@ -184,11 +184,12 @@ class LOCA(LocalModel):
         weights = kernel[users]
         members = (weights > 0).float()
         counts = members.sum(0).clamp(min=1.0)
-        losses = self.experts.losses(sample(mean, logvar), rows)
+        latent, divergences = sample(mean, logvar)
+        losses = self.experts.losses(latent, rows)
         total = int(config["total_anneal_steps"])
         cap = float(config["anneal_cap"])
         anneal = min(cap, steps / total) if total > 0 else cap
-        by_expert = ((weights * losses).sum(0) + anneal * (members * divergence(mean, logvar).t()).sum(0)) / counts
+        by_expert = ((weights * losses).sum(0) + anneal * (members * divergences.t()).sum(0)) / counts
         optimizer.zero_grad()
         torch.autograd.backward(by_expert.sum())
         optimizer.step()

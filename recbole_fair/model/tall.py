@@ -22,8 +22,9 @@ from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import Interactions, training_interactions
 from recbole_fair.data.item_rows import ItemRows
 from recbole_fair.errors import FairError
-from recbole_fair.model.experts import Bags, StackedVAE, cross_entropy, divergence, sample, sparse_product
+from recbole_fair.model.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
 from recbole_fair.model.user_weights import LossWindow, niche_weights
+from recbole_fair.model.variants import Variants
 
 _USERS_AT_ONCE = 512  # scored together; bounds the latent values [E, B, H] in memory
 _LOWEST_LOSS = 1e-6  # keeps the inverse of a loss finite
@@ -78,14 +79,16 @@ class MultVAE(GeneralRecommender):
         mean, logvar = self.experts.encode(
             Bags.normalised(rows, self.n_experts, dropout=self.dropout_prob if self.training else 0.0)
         )
-        latent = sample(mean, logvar) if self.training else mean
+        latent, divergences = sample(mean, logvar)
+        if not self.training:
+            latent = mean
         gate = self._training_gate(users, rows, latent)
         scores = self.experts.mixture(latent, gate)
         self._see_scores(users, rows, scores.detach())
         losses = cross_entropy(scores, rows)
         weights = self._weights_of(users)
         loss = losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
-        by_expert = divergence(mean, logvar).mean(1)
+        by_expert = divergences.mean(1)
         mixed = by_expert.mean() if gate is None else (gate.mean(0) * by_expert).sum()
         if self.kl_reduction == "sum":
             mixed = mixed * len(users)
@@ -166,7 +169,7 @@ class WL(MultVAE):
         return weights if bool(weights.any()) else torch.ones_like(weights)
 
 
-class TALL(MultVAE):
+class TALL(Variants, MultVAE):
     """A loss-driven mixture of experts with user weights that synchronise learning.
 
     For a user with held-out items v, expert k has the loss ``L_k = -sum_{i in v} log softmax(scores_k)_i`` over the
@@ -177,6 +180,9 @@ class TALL(MultVAE):
     neither input nor target in training; scores are then made from all training items, with a gate that still sees the
     others only. ``valid``: the validation items, as in the paper; validation results are then not clean.
 
+    The same experts can be scored with equal weights, so that a result shows what the gate itself gives: the variant
+    ``uniform`` beside ``gated``.
+
     Attributes:
         held_out: held-out items of each user id, None when neither gate nor weights need them.
         user_weights: weight of each user id in the running epoch ``[n_users]``.
@@ -184,6 +190,7 @@ class TALL(MultVAE):
     """
 
     base_model_name: ClassVar[str] = "MultVAE"
+    trainer_name: ClassVar[str] = "TALLTrainer"
     other_parameter_name: ClassVar[list[str]] = ["held_out_items"]
 
     user_weights: Tensor
@@ -212,8 +219,15 @@ class TALL(MultVAE):
         if self.gate == "mlp" and self.n_experts > 1:
             self.gate_network = _GateNetwork(self.n_items - 1, int(config["gate_hidden_size"]), self.n_experts)
 
+        self.variant = self.final_variant
+
     def _number_of_experts(self, config: Any) -> int:
         return int(config["n_experts"])
+
+    @property
+    def variants(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Ways to weight the experts: equally and by the gate, if it is another one."""
+        return ("uniform",) if self.n_experts == 1 or self.gate == "uniform" else ("uniform", "gated")
 
     # -- held-out items ------------------------------------------------------------------------------------------
 
@@ -281,7 +295,7 @@ class TALL(MultVAE):
         return gate
 
     def _scoring_gate(self, users: Tensor) -> Tensor | None:
-        if self.n_experts == 1 or self.gate == "uniform":
+        if self.variant == "uniform":
             return None
         rows = self._visible.of(users)
         latent = self.experts.encode_mean(Bags.normalised(rows, self.n_experts)) if self.gate_by_loss else None
@@ -396,6 +410,5 @@ class _GateNetwork(nn.Module):
 
     def forward(self, rows: ItemRows) -> Tensor:
         """``[B, E]``, rows sum to 1."""
-        inputs = Bags(rows, torch.ones(len(rows.columns), device=rows.columns.device), 1)
-        hidden = torch.relu(sparse_product(self.weight, inputs)[0] + self.bias)
+        hidden = torch.relu(sparse_product(self.weight, Bags(rows, None, 1))[0] + self.bias)
         return torch.softmax(self.out(hidden), 1)
