@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
@@ -106,7 +107,11 @@ class DecRS(Variants, GeneralRecommender):
     def _load_groups(self, config: Any, dataset: Any) -> ItemGroups | None:
         if config["unawareness"] and not self._needs_drift:
             return None
-        return load_item_groups(dataset, config["group_field"], f"model={config['model']}")
+        groups = load_item_groups(dataset, config["group_field"], f"model={config['model']}")
+        members = np.diff(groups.matrix.tocsc().indptr)
+        for name in (name for name, n in zip(groups.names, members, strict=True) if n == dataset.item_num - 1):
+            logger.warning("group_field: every item is in '%s', which tells no items apart and fills the prior.", name)
+        return groups
 
     def _make_parts(self, config: Any, dataset: Any, names: list[str], histories: Histories) -> None:
         of_items = None if config["unawareness"] else self.groups
