@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MODELS: dict[str, str] = {
     "SASRec": "recbole_fair.model.sasrec:SASRec",
     "PopSteerSASRec": "recbole_fair.model.popsteer:PopSteerSASRec",
+    "PopSteerBPR": "recbole_fair.model.popsteer_general:PopSteerBPR",
+    "PopSteerLightGCN": "recbole_fair.model.popsteer_general:PopSteerLightGCN",
     "SPREESASRec": "recbole_fair.model.spree:SPREESASRec",
     "SPREEBERT4Rec": "recbole_fair.model.spree:SPREEBERT4Rec",
     "ILEBPR": "recbole_fair.model.ile:ILEBPR",
@@ -51,12 +53,14 @@ TRAINERS: dict[str, str] = {
 MODEL_TRAINERS: dict[str, str] = {
     "SASRec": "FairTrainer",
     "PopSteerSASRec": "PostHocTrainer",
+    "PopSteerBPR": "PostHocTrainer",
+    "PopSteerLightGCN": "PostHocTrainer",
     "SPREESASRec": "PostHocTrainer",
     "SPREEBERT4Rec": "PostHocTrainer",
-}
     "LOCA": "PostHocTrainer",
     "LFT": "PostHocTrainer",
     "EnLFT": "PostHocTrainer",
+}
 
 #: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
 RERANKERS: dict[str, str] = {

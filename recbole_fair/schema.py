@@ -149,6 +149,8 @@ KEYS: dict[str, Key] = {
     "synthetic_length": Key(
         "int|str", low=1, choices=("matched",), optional=True, what="items of a synthetic user, or 'matched'"
     ),
+    "profile_share": Key("float", low=0, high=0.5, open_low=True, what="users a side, of all users"),
+    "profile_history": Key("int", low=1, optional=True, what="last training interactions that tell a user's side"),
     "head_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of popular items"),
     "tail_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of unpopular items"),
     "head_tail_by": Key("str", choices=("items", "interactions"), what="what those shares are shares of"),

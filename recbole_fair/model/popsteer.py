@@ -115,11 +115,11 @@ class PopSteer(PostHocModel):
     def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
         """Moments of the representations of users who like only ``items``."""
         moments = StreamingMoments(self.sae.d_in)
-        with progress_bar("Synthetic users", show) as move:
+        with progress_bar("Popular or unpopular users", show) as move:
             for users in self.profile_vectors(items, inter, seed):
                 moments.update(users)
                 if move is not None:
-                    move(moments.count, max(moments.count, int(self._config["synthetic_users"])), "")
+                    move(moments.count, max(moments.count, int(self._config["synthetic_users"] or 0)), "")
         return moments
 
     def profile_items(self, inter: Interactions) -> tuple[Tensor, Tensor]:
