@@ -127,6 +127,9 @@ class TALLTrainer(ExpertTrainer, VariantTrainer):
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
-        if self.model.weight_signal != "none" and self._epoch < self.model.gap:
+        self.stopping_step = int(self.config["stopping_step"])
+        if self.model.weight_signal != "none" and self._epoch <= self.model.gap:
             self.cur_step = 0
+            if self._epoch < self.model.gap:
+                self.stopping_step = max(self.stopping_step, 1)  # 0 would end the training here
         return super()._valid_epoch(valid_data, show_progress)
