@@ -28,12 +28,14 @@ from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.studies.compare import compare
 from recbole_fair.studies.explain import explain_checkpoint
 from recbole_fair.studies.sweep import sweep_checkpoint
 from recbole_fair.trainer.posthoc import differing_settings
 from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
 
 __all__ = [
+    "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
     "load_data_and_model",
@@ -250,6 +252,7 @@ def _evaluate(
         results = {**(results or {"base": base}), name: final}
         found["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **reranker.describe(max(config["topk"]))}
     found["test_result"] = dict(final.metrics)
+    found["n_users"] = final.n_users
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):
             found[key] = getattr(final, key)

@@ -72,6 +72,9 @@ def test_wheel_holds_every_yaml_file_and_type_marker(wheel: Path) -> None:
     assert yamls <= names
     modules = {str(f.relative_to(ROOT)) for f in (ROOT / "recbole_fair").rglob("*.py")}
     assert modules | {"recbole_fair/py.typed"} <= names
+    pages = {str(f.relative_to(ROOT)) for f in (ROOT / "recbole_fair" / "report" / "page").iterdir()}
+    assert len(pages) >= 3
+    assert pages <= names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"recbole_fair"}
 

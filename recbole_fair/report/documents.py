@@ -11,7 +11,7 @@ from typing import Any
 from recbole_fair.errors import FairError
 
 #: What a document can be: a run or an evaluation, a sweep, a comparison of several models, a dossier.
-KINDS = ("run", "sweep", "compare", "explain")
+KINDS = ("run", "sweep", "comparison", "explain")
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Document:
     def name(self) -> str:
         """What it is about, such as ``PopSteerSASRec with IPR on ml-100k``."""
         content = self.content
+        if self.kind == "comparison":
+            return f"Comparison on {content['dataset']}"
         reranker = content.get("reranker")
         if isinstance(reranker, Mapping):
             reranker = reranker.get("reranker")
-        words = str(content.get("model") or "Several models")
+        words = str(content.get("model"))
         if reranker:
             words += f" with {reranker}"
         return f"{words} on {content['dataset']}" if content.get("dataset") else words
@@ -84,7 +86,7 @@ def read_documents(paths: Sequence[str | Path]) -> Documents:
     if not paths:
         raise FairError("Name at least one result file or folder: recbole-fair report results")
     found = Documents()
-    places = {"run": found.runs, "sweep": found.sweeps, "compare": found.comparisons, "explain": found.dossiers}
+    places = {"run": found.runs, "sweep": found.sweeps, "comparison": found.comparisons, "explain": found.dossiers}
     seen: set[Path] = set()
     for given in paths:
         path = Path(given)

@@ -18,9 +18,9 @@ def dossier_plots(dossier: Values) -> list[Plot]:
     """Every figure of a dossier."""
     if dossier.get("method") == "SPREE":
         return [probe(dossier), _site_calibration(dossier), bias(dossier), *strength_curves(dossier)]
-    made = [effect_sizes(dossier), activations(dossier), head_share(dossier), *reduction(dossier)]
+    made = [effect_sizes(dossier), head_share(dossier), activations(dossier), *reduction(dossier)]
     if dossier.get("map"):
-        made.append(user_map(dossier))
+        made += user_maps(dossier)
     return [*made, *surfaces(dossier)]
 
 
@@ -89,7 +89,8 @@ def activations(dossier: Values, most: int = 4) -> Plot:
             boxmode="group",
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "reversed"},
         ),
-        height=170 + 46 * len(shown),
+        height=140 + 50 * len(shown),
+        wide=True,
         table=(["neuron, medians of", "popular users", "unpopular users", "real users"], rows),
     )
 
@@ -124,8 +125,8 @@ def head_share(dossier: Values) -> Plot:
     middle = dossier["head_share"]["quantiles"][2] if dossier["head_share"]["quantiles"] else None
     return Plot(
         title="Do real users bear it out?",
-        caption="Share of popular items in training histories: of all users, and on average of the ten who activate each "
-        "of the strongest neurons most (the large marker is the strongest one).",
+        caption="Share of popular items in training histories: of all users, and on average of the ten users who "
+        "activate each of the strongest neurons most (large: the strongest).",
         alt=f"Histogram of the share of popular items in histories, median {short(middle, 3)}; the means of top users: "
         f"{', '.join(parts)}.",
         data=data,
@@ -170,37 +171,41 @@ def reduction(dossier: Values) -> list[Plot]:
     return made
 
 
-def user_map(dossier: Values) -> Plot:
-    """Where users lie, with buttons for real and steered ones."""
-    word = {"umap": "UMAP", "pca": "principal component"}[dossier["map"]["method"]]
-    data: list[dict[str, Any]] = []
-    for name, places in dossier["map"]["groups"].items():
-        colour, symbol, label = GROUPS[name]
-        data.append(
-            {"type": "scatter", "mode": "markers", "name": label, "x": places["x"], "y": places["y"],
-             "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.6}, "hoverinfo": "name"}
-        )  # fmt: skip
-    distances = [
-        f"the Wasserstein distance to {row['to']} synthetic users goes from {short(row['real'])} to "
-        f"{short(row['steered'])}"
-        for row in dossier["distances"]
-    ]
-    rows = [
-        [f"{row['to']} synthetic users", short(row["real"]), short(row["steered"]), short(row["p_value"], 2)]
-        for row in dossier["distances"]
-    ]
-    free = {"showticklabels": False, "ticks": ""} if dossier["map"]["method"] == "umap" else {}
-    return Plot(
-        title="A map of users",
-        caption="Representations as they leave the autoencoder. Click a name in the legend to hide its group. "
-        + ("A UMAP keeps neighbourhoods; far distances on it mean little." if free else ""),
-        alt=f"Map of synthetic, real and steered users; {'; '.join(distances)}.",
-        data=data,
-        layout=layout(axis(f"{word} 1", **free), axis(f"{word} 2", **free)),
-        height=480,
-        table=(["Wasserstein distance to", "real users", "steered users", "p"], rows),
-        wide=True,
-    )
+def user_maps(dossier: Values) -> list[Plot]:
+    """Where users lie: real ones, and the same after steering, among the synthetic ones."""
+    places = dossier["map"]["groups"]
+    umap = dossier["map"]["method"] == "umap"
+    word = "UMAP" if umap else "principal component"
+    free = {"showticklabels": False, "ticks": ""} if umap else {}
+    ranges = []
+    for name in ("x", "y"):
+        values = [value for group in places.values() for value in group[name]]
+        margin = 0.05 * (max(values) - min(values)) or 1.0
+        ranges.append([_round(min(values) - margin), _round(max(values) + margin)])
+    made = []
+    for own, title in (("real", "Where real users lie"), ("steered", "... and after steering")):
+        data = []
+        for name in ("popular", "unpopular", own):
+            colour, symbol, label = GROUPS[name]
+            data.append(
+                {"type": "scatter", "mode": "markers", "name": label, "x": places[name]["x"], "y": places[name]["y"],
+                 "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.6}, "hoverinfo": "name"}
+            )  # fmt: skip
+        distances = [f"{short(row[own])} from {row['to']} synthetic users" for row in dossier["distances"]]
+        rows = [[f"{row['to']} synthetic users", short(row[own])] for row in dossier["distances"]]
+        note = "On a UMAP neighbours stay neighbours; far distances mean little." if umap else ""
+        made.append(
+            Plot(
+                title=title,
+                caption=f"Representations as they leave the autoencoder. {note}",
+                alt=f"Map of {GROUPS[own][2]} among synthetic ones; Wasserstein distance {', '.join(distances)}.",
+                data=data,
+                layout=layout(axis(f"{word} 1", range=ranges[0], **free), axis(f"{word} 2", range=ranges[1], **free)),
+                height=420,
+                table=([f"Wasserstein distance of {GROUPS[own][2]} to", "distance"], rows),
+            )
+        )
+    return made
 
 
 def surfaces(dossier: Values) -> list[Plot]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from recbole_fair import __version__
 from recbole_fair.atomic import atomic_file
-from recbole_fair.evaluator.directions import best_at_zero, display_name, smaller_is_better
+from recbole_fair.evaluator.directions import display_name
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
 from recbole_fair.report.documents import Document, Documents, read_documents
 from recbole_fair.report.dossier_plots import dossier_plots
@@ -20,11 +20,13 @@ from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.words import (
     Headline,
     Values,
+    direction,
     dossier_sentences,
     headlines,
     relative,
     run_sentences,
     short,
+    signed_percent,
     sweep_sentences,
     verdict,
 )
@@ -59,6 +61,7 @@ class Section:
         short: name in the navigation.
         source: file that it comes from.
         tables: shown in front of the figures.
+        more: tables behind them, by user group.
         plots: figures.
         neurons: strongest neurons by title of their side.
         notes: sentences of the document.
@@ -71,6 +74,7 @@ class Section:
     source: str
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    more: list[Table] = field(default_factory=list)
     neurons: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: list[Table] = field(default_factory=list)
@@ -126,7 +130,7 @@ def page(documents: Documents) -> str:
         plotly=get_plotlyjs(),
         figures=embedded(plots),
         short=short,
-        percent=_signed_percent,
+        percent=signed_percent,
     )
 
 
@@ -148,14 +152,14 @@ def _title(documents: Documents) -> str:
 
 
 def _lede(documents: Documents) -> str:
-    words = {"run": "evaluation", "sweep": "sweep", "compare": "comparison", "explain": "dossier"}
+    words = {"run": "evaluation", "sweep": "sweep", "comparison": "comparison", "explain": "dossier"}
     counts = [
         (len(group), words[group[0].kind])
         for group in (documents.runs, documents.sweeps, documents.comparisons, documents.dossiers)
         if group
     ]
     parts = [f"{number} {word}{'s' if number > 1 else ''}" for number, word in counts]
-    return "What was measured in " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1] + "."
+    return "Results of " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1] + "."
 
 
 def _cards(documents: Documents) -> list[Headline]:
@@ -168,7 +172,7 @@ def _findings(documents: Documents) -> list[tuple[str, str, list[str]]]:
         "run": run_sentences,
         "sweep": sweep_sentences,
         "explain": dossier_sentences,
-        "compare": comparison_sentences,
+        "comparison": comparison_sentences,
     }
     return [
         (anchor, _heading(document), say[document.kind](document.content)) for anchor, document in _anchored(documents)
@@ -181,13 +185,18 @@ def _anchored(documents: Documents) -> Iterable[tuple[str, Document]]:
 
 
 def _heading(document: Document) -> str:
-    words = {"run": "", "sweep": "Trade-off of ", "compare": "Comparison: ", "explain": "Inside "}
+    words = {"run": "", "sweep": "Trade-off of ", "comparison": "", "explain": "Inside "}
     return words[document.kind] + document.name
 
 
 def sections_of(documents: Documents) -> list[Section]:
     """One section a document."""
-    build = {"run": _run_section, "sweep": _sweep_section, "compare": _comparison_section, "explain": _dossier_section}
+    build = {
+        "run": _run_section,
+        "sweep": _sweep_section,
+        "comparison": _comparison_section,
+        "explain": _dossier_section,
+    }
     sections = [build[document.kind](anchor, document) for anchor, document in _anchored(documents)]
     together = runs_plot([document.content for document in documents.runs], *_plane(documents))
     if together is not None:
@@ -217,16 +226,10 @@ def _run_section(anchor: str, document: Document) -> Section:
     run = document.content
     section = _common(anchor, document, str(run.get("model")))
     if run.get("test_result"):
-        section.tables = [_metrics(run), *_groups(run)]
+        section.tables = [_metrics(run)]
+        section.more = _groups(run)
         section.plots = run_plots(run)
     return section
-
-
-def direction(metric: str) -> str:
-    """An arrow and words for which way a metric is better."""
-    if best_at_zero(metric):
-        return "→ 0"
-    return "↓" if smaller_is_better(metric) else "↑"
 
 
 def _metrics(run: Values) -> Table:
@@ -243,7 +246,7 @@ def _metrics(run: Values) -> Table:
             cells.append(_change_cell(name, before.get(name), after))
         if intervals:
             low, high = intervals.get(name, (None, None))
-            cells.append(f"{short(low, 3)} to {short(high, 3)}" if None not in (low, high) else "–")
+            cells.append(f"{short(low)} to {short(high)}" if None not in (low, high) else "–")
         rows.append(cells)
     note = "↑ higher is better, ↓ lower is better, → 0 nearer to zero is better."
     if before is not None:
@@ -256,11 +259,7 @@ def _change_cell(name: str, before: float | None, after: float | None) -> Any:
     if change is None or before is None or after is None:
         return "–"
     word = verdict(name, before, after)
-    return (word, f"{_signed_percent(change)} {word}") if word != "same" else "0 %"
-
-
-def _signed_percent(change: float) -> str:
-    return f"{100 * change:+.1f} %"
+    return (word, f"{signed_percent(change)} {word}") if word != "same" else "0 %"
 
 
 def _groups(run: Values) -> list[Table]:

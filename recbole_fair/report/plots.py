@@ -8,9 +8,9 @@ from html import escape
 from typing import Any
 
 from recbole_fair.analysis.grid import setting_text
-from recbole_fair.evaluator.directions import display_name
+from recbole_fair.evaluator.directions import display_name, smaller_is_better
 from recbole_fair.report.style import BASE, MUTED, PALETTE, metric_label
-from recbole_fair.report.words import Values, base_name, final_name, lorenz_at, percent, short
+from recbole_fair.report.words import Values, base_name, bound_text, final_name, lorenz_at, percent, short
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 GRID = "#E6E8EB"
@@ -92,6 +92,18 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **options: Any) -> dict[s
     }
 
 
+def inside(x: str, y: str) -> dict[str, Any]:
+    """A legend in a corner of the figure where curves do not come."""
+    return {
+        "x": 0.02 if x == "left" else 0.99,
+        "xanchor": x,
+        "y": 0.98 if y == "top" else 0.02,
+        "yanchor": y,
+        "bgcolor": "rgba(255,255,255,0.75)",
+        "font": {"size": 12},
+    }
+
+
 def line_of(number: int, name: str, base: str | None, final: str) -> dict[str, Any]:
     """Line and marker of a variant: the base black and dashed, the final one blue and solid, others in between."""
     if name == base:
@@ -140,13 +152,14 @@ def lorenz(curves: Mapping[str, Mapping[str, Any]], base: str | None, final: str
         rows.append([name, *map(percent, tops)])
         parts.append(f"{name}: the most shown tenth fills {percent(tops[1])}")
     return Plot(
-        title=f"Who gets the places in lists of {k}",
-        caption="Lorenz curves: the nearer to the diagonal, the more evenly items are shown.",
+        title="Who gets the places",
+        caption=f"Lorenz curves of lists of {k}: the nearer to the diagonal, the more evenly items are shown.",
         alt=f"Lorenz curves of how places are shared among items. {'; '.join(parts)}.",
         data=data,
         layout=layout(
-            axis("Share of items, least shown first", tickformat=".0%", range=[0, 1]),
-            axis("Share of places", tickformat=".0%", range=[0, 1.01]),
+            axis("Share of items, least shown first", tickformat=".0%", range=[0, 1], dtick=0.25),
+            axis("Share of places", tickformat=".0%", range=[0, 1.01], dtick=0.25),
+            legend=inside("left", "top"),
         ),
         table=(["share of places held by the most shown", "1 % of items", "10 %", "20 %"], rows),
     )
@@ -184,14 +197,15 @@ def exposure(curves: Mapping[str, Mapping[str, Any]], base: str | None, final: s
         rows.append([name, *cells])
         parts.append(f"{name}: {cells[0]} times the average for the most popular items, {cells[2]} for middling ones")
     return Plot(
-        title=f"Exposure against popularity, lists of {k}",
-        caption=f"Items in {len(first['items'])} equally large groups by popularity; both axes are logarithmic. 1 is "
-        "an even share; groups that are never shown are missing.",
+        title="Exposure against popularity",
+        caption=f"Lists of {k}; items in {len(first['items'])} equally large groups by popularity. 1 is an even share; "
+        "groups that are never shown are missing. Both axes are logarithmic.",
         alt=f"Exposure of items by their popularity. {'; '.join(parts)}.",
         data=data,
         layout=layout(
-            axis("Training interactions of an item", type="log", tickformat="~s", nticks=6),
-            axis("Exposure, average item = 1", type="log", tickformat="~g", nticks=7),
+            axis("Training interactions of an item", type="log", tickformat="~s", dtick=1),
+            axis("Exposure, average item = 1", type="log", tickformat="~g", dtick=1),
+            legend=inside("right", "bottom"),
             shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
                      "line": {"color": MUTED, "width": 1}}],
         ),
@@ -217,14 +231,15 @@ def calibration(curves: Mapping[str, Mapping[str, Any]], base: str | None, final
         parts.append(f"{name}: {short(values[middle], 3)} at the median")
     levels = [f"{level:g}" for level in next(iter(curves.values()))["levels"]]
     return Plot(
-        title=f"Calibration to users' own taste, lists of {k}",
-        caption="Where the popularity of a list lies within its user's history, mean over users. Above the diagonal, "
-        "lists are more popular than the histories.",
+        title="Calibration to users' taste",
+        caption=f"Where the popularity of a list of {k} lies within its user's history, mean over users. Above the "
+        "diagonal, lists are more popular than histories.",
         alt=f"Calibration curves; the diagonal is calibrated. {'; '.join(parts)}.",
         data=data,
         layout=layout(
-            axis("Popularity quantile of the list", tickformat=".0%", range=[0, 1]),
-            axis("Share of the history at most as popular", tickformat=".0%", range=[0, 1.01]),
+            axis("Popularity quantile of the list", tickformat=".0%", range=[0, 1], dtick=0.25),
+            axis("Place in the history", tickformat=".0%", range=[0, 1.01], dtick=0.25),
+            legend=inside("right", "bottom"),
         ),
         table=(["quantile", *levels], rows),
     )
@@ -308,13 +323,14 @@ def tradeoff(sweep: Values) -> Plot:
     if chosen:
         at = f"{short(chosen[0][f'test {x}'])} and {short(chosen[0][f'test {y}'])}"
         words.append(f"chosen setting {setting_text(_setting(chosen[0], keys))} at {at} on test")
+    bounds = _bounds(sweep)
     return Plot(
         title=f"{display_name(y)} against {display_name(x)}",
         caption="Each point is a setting; point at one to read it. The front and the choice are those of validation.",
         alt=f"Trade-off of {display_name(y)} against {display_name(x)}: {'; '.join(words)}.",
         data=data,
-        layout=layout(axis(metric_label(x)), axis(metric_label(y)), updatemenus=[_split_buttons(places)],
-                      margin={"l": 52, "r": 14, "t": 50, "b": 44}),
+        layout=layout(axis(metric_label(x)), axis(metric_label(y)), updatemenus=[_split_buttons(places, bounds)],
+                      shapes=bounds, annotations=[corner(x, y)], margin={"l": 52, "r": 14, "t": 50, "b": 44}),
         height=480,
         table=_front_table(sweep, keys, base),
         wide=True,
@@ -340,7 +356,7 @@ def _hover(row: Values, keys: Sequence[str], x: str, y: str) -> str:
     return "<br>".join(lines)
 
 
-def _split_buttons(places: Mapping[str, tuple[list[Any], list[Any]]]) -> dict[str, Any]:
+def _split_buttons(places: Mapping[str, tuple[list[Any], list[Any]]], bounds: list[dict[str, Any]]) -> dict[str, Any]:
     words = {"valid": "validation", "test": "test"}
     return {
         "type": "buttons",
@@ -353,10 +369,38 @@ def _split_buttons(places: Mapping[str, tuple[list[Any], list[Any]]]) -> dict[st
         "bgcolor": "#FFFFFF",
         "bordercolor": "#9AA0A6",
         "buttons": [
-            {"label": words[split], "method": "restyle", "args": [{"x": xs, "y": ys}]}
+            {"label": words[split], "method": "update",
+             "args": [{"x": xs, "y": ys}, {"shapes": bounds if split == "valid" else []}]}
             for split, (xs, ys) in places.items()
         ],
-    }
+    }  # fmt: skip
+
+
+def _bounds(sweep: Values) -> list[dict[str, Any]]:
+    """Lines at the bounds that hold on validation."""
+    lines = []
+    for bound in sweep.get("subject_to") or []:
+        if not isinstance(bound, Mapping) or bound["metric"] not in (sweep["x"], sweep["y"]):
+            continue
+        across, along = ("y", "x") if bound["metric"] == sweep["y"] else ("x", "y")
+        lines.append(
+            {"type": "line", f"{along}ref": "paper", f"{along}0": 0, f"{along}1": 1, f"{across}0": bound["bound"],
+             f"{across}1": bound["bound"], "line": {"color": BASE, "width": 1, "dash": "dash"},
+             "label": {"text": bound_text(bound),
+                       "textposition": "end", "font": {"size": 11}}}
+        )  # fmt: skip
+    return lines
+
+
+def corner(x: str, y: str) -> dict[str, Any]:
+    """Words in the corner where both metrics are better."""
+    left, low = smaller_is_better(x), smaller_is_better(y)
+    arrow = {(True, False): "↖", (False, False): "↗", (True, True): "↙", (False, True): "↘"}[left, low]
+    return {
+        "text": f"{arrow} better" if left else f"better {arrow}", "showarrow": False, "xref": "paper", "yref": "paper",
+        "x": 0.01 if left else 0.99, "xanchor": "left" if left else "right", "y": 0.02 if low else 0.98,
+        "yanchor": "bottom" if low else "top", "font": {"color": "#57606A", "size": 13},
+    }  # fmt: skip
 
 
 def _front_table(sweep: Values, keys: Sequence[str], base: Values) -> tuple[list[str], list[list[str]]]:

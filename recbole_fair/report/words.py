@@ -13,7 +13,7 @@ from recbole_fair.evaluator.directions import best_at_zero, display_name, smalle
 Values = Mapping[str, Any]
 
 #: Metrics of the headline, the first of each row that was computed.
-_HEADLINES = (
+HEADLINES = (
     ("ndcg", "recall", "hit", "mrr"),
     ("giniindex", "exposuregini"),
     ("itemcoverage", "aggregatediversity"),
@@ -26,11 +26,24 @@ _MEANINGS = {
     "mrr": "accuracy",
     "giniindex": "how unevenly items are shown",
     "exposuregini": "how unevenly items are seen",
-    "itemcoverage": "share of items that are shown at all",
-    "aggregatediversity": "items that are shown at all",
+    "itemcoverage": "share of items that are shown",
+    "aggregatediversity": "items that are shown",
     "averagepopularity": "popularity of what is shown",
     "popularitylift": "popularity of what is shown",
-    "tailpercentage": "share of unpopular items shown",
+    "tailpercentage": "share of unpopular items",
+}
+_ACCURACY = ("accuracy rises{by}", "accuracy falls{by}")
+_EVENNESS = ("items are shown less evenly", "items are shown more evenly")
+_COVERAGE = ("more items are shown at all", "fewer items are shown at all")
+_POPULARITY = ("what is shown gets more popular{by}", "what is shown gets less popular{by}")
+#: What it means when a metric of the headline goes up, and down.
+_DIRECTIONS = {
+    **dict.fromkeys(HEADLINES[0], _ACCURACY),
+    **dict.fromkeys(HEADLINES[1], _EVENNESS),
+    **dict.fromkeys(HEADLINES[2], _COVERAGE),
+    "averagepopularity": _POPULARITY,
+    "popularitylift": _POPULARITY,
+    "tailpercentage": ("more unpopular items are shown", "fewer unpopular items are shown"),
 }
 
 
@@ -39,7 +52,8 @@ class Headline:
     """One number of the headline.
 
     Attributes:
-        name: of the metric, for people.
+        key: of the metric, ``name@k``.
+        name: the same for people.
         meaning: in a few words.
         before: the base's value, or None without a base.
         after: the value that the run is about.
@@ -47,6 +61,7 @@ class Headline:
         verdict: ``better``, ``worse`` or ``same``; empty without a base.
     """
 
+    key: str
     name: str
     meaning: str
     before: float | None
@@ -56,20 +71,36 @@ class Headline:
 
 
 def short(value: Any, digits: int = 4) -> str:
-    """A number for people: up to so many significant digits, no exponent for usual sizes, a dash for none."""
+    """A number for people: whole numbers as they are, below 1 to ``digits`` places, above to so many digits.
+
+    Args:
+        value: the number; None and NaN become a dash, other things their text.
+        digits: at least 1.
+    """
     if value is None or value != value:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if value == int(value) and abs(value) < 1e15:
+    size = abs(value)
+    if isinstance(value, int) or (value == int(value) and (size == 0 or 100 <= size < 1e15)):
         return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    if size < 10 ** (1 - digits):
+        return f"{value:.2g}"
+    if size < 1:
+        return f"{value:.{digits}f}"
+    places = max(0, digits - len(str(int(size))))
+    return f"{value:,.{places}f}"
 
 
 def percent(share: float) -> str:
     """A share in percent, with as many digits as its size asks for."""
     size = abs(100 * share)
     return f"{100 * share:.{0 if size >= 10 else 1 if size >= 1 else 2}f} %"
+
+
+def signed_percent(change: float) -> str:
+    """A relative change in percent, with its sign."""
+    return f"{100 * change:+.1f} %".replace("-", "−")
 
 
 def verdict(metric: str, before: float, after: float) -> str:
@@ -109,7 +140,7 @@ def headlines(run: Values) -> list[Headline]:
     test = run.get("test_result") or {}
     before = run.get("base_test_result") or {}
     found = []
-    for choice in _HEADLINES:
+    for choice in HEADLINES:
         keys = [key for name in choice for key in test if key.partition("@")[0] == name and test[key] is not None]
         if not keys:
             continue
@@ -117,6 +148,7 @@ def headlines(run: Values) -> list[Headline]:
         old = before.get(key)
         found.append(
             Headline(
+                key=key,
                 name=display_name(key),
                 meaning=_MEANINGS[key.partition("@")[0]],
                 before=old,
@@ -139,13 +171,11 @@ def run_sentences(run: Values) -> list[str]:
     before, base, final = run.get("base_test_result"), base_name(run), final_name(run)
     sentences = [_protocol(run)]
     if before and base is not None:
-        for line in headlines(run):
-            if line.before is None:
-                continue
-            sentences.append(_change_sentence(line, base, final))
-    sentences += _interval_sentence(run, base)
+        name = final[:1].upper() + final[1:]
+        sentences.append(f"{name} against {base}: {joined([_change_words(h) for h in headlines(run) if h.verdict])}.")
     sentences += _lorenz_sentence(run, base, final)
     sentences += _exposure_sentence(run, base, final)
+    sentences += _interval_sentence(run, base, final)
     return sentences
 
 
@@ -165,19 +195,19 @@ def _protocol(run: Values) -> str:
     return text + masks.get(str(run.get("mask_seen")), "")
 
 
-def _change_sentence(line: Headline, base: str, final: str) -> str:
+def _change_words(line: Headline) -> str:
+    """A metric's change in a few words of what the metric means."""
+    before, after = line.before, line.after
+    assert before is not None
+    values = f"({line.name} {short(before)} → {short(after)})"
+    up, down = _DIRECTIONS[line.key.partition("@")[0]]
     if line.verdict == "same":
-        return f"{line.name} ({line.meaning}) is {short(line.after)} in {base} and {final} alike."
-    assert line.before is not None
-    moved = "rises" if line.after > line.before else "falls"
-    by = "" if line.change is None else f", by {percent(abs(line.change))}"
-    return (
-        f"{line.name} ({line.meaning}) {moved} from {short(line.before)} ({base}) to {short(line.after)} "
-        f"({final}){by}: {'for the better' if line.verdict == 'better' else 'for the worse'}."
-    )
+        return f"{line.meaning} stays the same ({line.name} {short(after)})"
+    by = "" if line.change is None else f" by {percent(abs(line.change))}"
+    return f"{(up if after > before else down).format(by=by)} {values}"
 
 
-def _interval_sentence(run: Values, base: str | None) -> list[str]:
+def _interval_sentence(run: Values, base: str | None, final: str) -> list[str]:
     intervals, before = run.get("intervals") or {}, run.get("base_test_result") or {}
     if not intervals or base is None:
         return []
@@ -186,12 +216,11 @@ def _interval_sentence(run: Values, base: str | None) -> list[str]:
     outside = [display_name(key) for key in known if display_name(key) not in inside]
     parts = []
     if outside:
-        parts.append(f"The value of {base} lies outside the 95 % interval for {_list(outside)}")
+        parts.append(f"The 95 % interval of {final} leaves out {base}'s value for {joined(outside)}")
     if inside:
-        parts.append(
-            f"{'and inside' if parts else f'The value of {base} lies inside the 95 % interval'} for {_list(inside)}"
-        )
-    return [", ".join(parts) + "."] if parts else []
+        begin = "it holds it" if parts else f"The 95 % interval of {final} holds {base}'s value"
+        parts.append(f"{begin} for {joined(inside)}, which these intervals alone do not tell apart")
+    return ["; ".join(parts) + "."] if parts else []
 
 
 def _lorenz_sentence(run: Values, base: str | None, final: str) -> list[str]:
@@ -204,10 +233,8 @@ def _lorenz_sentence(run: Values, base: str | None, final: str) -> list[str]:
             tops[str(name)] = 1 - lorenz_at(curve["items"], curve["exposure"], 0.9)
     if final not in tops:
         return []
-    text = f"The tenth of the items that is shown most fills {percent(tops[final])} of all places"
-    if base in tops:
-        text += f"; in {base} it fills {percent(tops[str(base)])}"
-    return [text + "."]
+    instead = f" instead of {percent(tops[str(base)])}" if base in tops else ""
+    return [f"The most shown tenth of the items fills {percent(tops[final])} of all places{instead}."]
 
 
 def lorenz_at(items: Sequence[float], exposure: Sequence[float], share: float) -> float:
@@ -231,10 +258,9 @@ def _exposure_sentence(run: Values, base: str | None, final: str) -> list[str]:
             tops[str(name)] = exposure_of_head(curve, 0.1)
     if final not in tops:
         return []
-    text = f"An item of the most popular tenth is exposed {short(tops[final], 3)} times as much as the average item"
-    if base in tops:
-        text += f", in {base} {short(tops[str(base)], 3)} times"
-    return [text + "."]
+    instead = f" instead of {short(tops[str(base)], 2)} times" if base in tops else ""
+    text = f"An item of the most popular tenth gets {short(tops[final], 2)} times the exposure of the average item"
+    return [f"{text}{instead}."]
 
 
 def exposure_of_head(curve: Values, share: float) -> float:
@@ -261,16 +287,16 @@ def sweep_sentences(sweep: Values) -> list[str]:
     x, y = sweep["x"], sweep["y"]
     keys = list(sweep.get("grid") or _grid_keys(sweep))
     sentences = [
-        f"{short(len(sweep['settings']))} settings of {_list(keys)} were tried; "
+        f"{short(len(sweep['settings']))} settings of {joined(keys)} were tried; "
         f"on validation, {_count(len(sweep['front']), 'of them is', 'of them are')} not beaten in both "
         f"{display_name(y)} and {display_name(x)}."
     ]
     chosen = sweep.get("chosen")
-    bounds = [_bound_text(bound) for bound in sweep.get("subject_to") or []]
+    bounds = [bound_text(bound) for bound in sweep.get("subject_to") or []]
     if chosen is None:
-        return [*sentences, f"No setting keeps the bounds on validation ({_list(bounds)})."]
+        return [*sentences, f"No setting keeps the bounds on validation ({joined(bounds)})."]
     setting = setting_text({key: chosen[key] for key in keys})
-    reason = f"the best {display_name(x)} on validation" + (f" with {_list(bounds)}" if bounds else "")
+    reason = f"the best {display_name(x)} on validation" + (f" with {joined(bounds)}" if bounds else "")
     sentences.append(f"{setting} is chosen: {reason}.")
     base = sweep["base"]["test"]
     parts = []
@@ -279,14 +305,16 @@ def sweep_sentences(sweep: Values) -> list[str]:
         change = relative(old, new)
         if old is None or new is None:
             continue
-        by = "" if change is None else f" ({100 * change:+.1f} %)"
+        by = "" if change is None else f" ({signed_percent(change)})"
         parts.append(f"{display_name(name)} {short(old)} → {short(new)}{by}")
     return [*sentences, f"On test it gives, against the plain model: {'; '.join(parts)}."]
 
 
-def _bound_text(bound: Any) -> str:
+def bound_text(bound: Any) -> str:
+    """A bound of a sweep, such as ``NDCG@10 ≥ 0.0643``."""
     if isinstance(bound, Mapping):
-        return f"{display_name(str(bound['metric']))} {bound['sign']} {short(bound['bound'])}"
+        sign = {">=": "≥", "<=": "≤"}.get(bound["sign"], bound["sign"])
+        return f"{display_name(str(bound['metric']))} {sign} {short(bound['bound'])}"
     return str(bound)
 
 
@@ -304,7 +332,7 @@ def dossier_sentences(dossier: Values) -> list[str]:
             f"A linear probe tells users of popular from users of unpopular items with an accuracy of "
             f"{short(chosen['accuracy'])} at block {chosen['block']}, position {chosen['position']}, which is steered.",
             f"Mean bias of a user's list of {dossier['list_length']} against the user's history, 0 being calibrated: "
-            f"{_list(means)}.",
+            f"{joined(means)}.",
         ]
     counts = dossier["neurons"]
     sentences = [
@@ -337,7 +365,22 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{short(number)} {one if number == 1 else many}"
 
 
-def _list(words: Sequence[str]) -> str:
+def signed(value: float | None) -> str:
+    """A difference for people, with its sign."""
+    if value is None or value != value:
+        return "–"
+    size = abs(value)
+    return f"{'+' if value >= 0 else '−'}{f'{size:.4f}' if size < 1 else short(size)}"
+
+
+def direction(metric: str) -> str:
+    """A sign for which way a metric is better."""
+    if best_at_zero(metric):
+        return "→ 0"
+    return "↓" if smaller_is_better(metric) else "↑"
+
+
+def joined(words: Sequence[str]) -> str:
     """Words joined as in a sentence."""
     if len(words) < 2:
         return "".join(words)

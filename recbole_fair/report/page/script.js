@@ -1,11 +1,7 @@
 "use strict";
 (function () {
   const figures = JSON.parse(document.getElementById("figures").textContent);
-  const settings = {
-    responsive: true,
-    displaylogo: false,
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-  };
+  const settings = { responsive: true, displayModeBar: false };
   const narrow = window.matchMedia("(max-width: 600px)");
 
   function layoutFor(layout) {
@@ -20,8 +16,7 @@
 
   function draw(place) {
     const figure = figures[place.id];
-    const options = { ...settings, displayModeBar: narrow.matches ? false : "hover" };
-    return Plotly.newPlot(place, figure.data, layoutFor(figure.layout), options).then(
+    return Plotly.newPlot(place, figure.data, layoutFor(figure.layout), settings).then(
       () => { place.dataset.drawn = "true"; },
       (error) => {
         place.textContent = "This figure could not be drawn: " + error.message;
