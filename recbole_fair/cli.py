@@ -22,6 +22,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.properties_files import find_config_file, parse_value, read_yaml
 from recbole_fair.recbole_keys import RECBOLE_KEYS
 
+_EXIT_INCOMPLETE = 1
 _EXIT_MISTAKE = 2
 _EXIT_INTERRUPTED = 130
 _SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
@@ -63,6 +64,13 @@ _REPORT_EXAMPLES = """\b
 Examples:
   report results
   report out.json results/sweep.json --output=report.html
+"""
+
+
+_COMPARE_EXAMPLES = """\b
+Examples:
+  compare --models=SASRec,PopSteerSASRec,SPREESASRec --rerankers=IPR,FAstarIR --dataset=ml-100k --seeds=3
+  compare -m BPR,ILEBPR -d ml-100k --seeds=1,2,3,4,5 --reference=all --metrics="[NDCG,GiniIndex,UPD]"
 """
 
 
@@ -209,6 +217,46 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
     from recbole_fair.report.html import write_report
 
     click.echo(f"Written: {write_report(paths, output)}")
+
+
+@cli.command("compare", context_settings=_SETTINGS, epilog=_COMPARE_EXAMPLES)
+@click.option("-m", "--models", multiple=True, help="Names joined by commas; the first is the reference.")
+@click.option("--rerankers", multiple=True, help="Names joined by commas; each is applied to every model.")
+@click.option("-d", "--dataset", help="Name of the data set.")
+@click.option("--seeds", default="3", show_default=True, help="How many, counted up from --seed; or 1,2,3 themselves.")
+@click.option("--reference", help="System to compare with, such as 'SASRec + IPR'; or all, for all pairs.")
+@click.option("--spread", default="seeds", show_default=True, help="seeds: standard deviation; none: means alone.")
+@click.option("--permutations", default=10_000, show_default=True, help="Patterns of signs of the permutation test.")
+@click.option("--output", help="Folder of the comparison.  [default: results/compare-DATASET]")
+@click.option("-c", "--config_files", "--config-files", multiple=True, help="YAML files, later ones win.")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[str, ...], **options: Any) -> None:
+    """Train and test models, alone and with re-rankers, under several seeds and one protocol.
+
+    The base of post-hoc models is trained once a seed and shared. Tables with mean and spread, paired tests and
+    intervals go to OUTPUT as CSV, JSON, Markdown and LaTeX; an interrupted comparison goes on when called again.
+    Exit code 1 means that some cells have no result.
+    """
+    config_dict = read_settings(settings)
+    files = [name for group in config_files for name in group.removeprefix("=").split()]
+    try:
+        from recbole_fair.quick_start import compare
+
+        result = compare(seeds=_read_seeds(seeds), config_file_list=files, config_dict=config_dict, **options)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: finished cells are kept, the same command goes on.", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+    if result["failed"]:
+        sys.exit(_EXIT_INCOMPLETE)
+
+
+def _read_seeds(text: str) -> int | list[int]:
+    """``3`` is a number of seeds, ``1,2,3`` and ``7,`` are seeds."""
+    try:
+        numbers = [int(word) for word in text.strip("[]() ").split(",") if word.strip()]
+    except ValueError:
+        raise FairError(f"seeds={text!r} is not allowed: give a number of seeds, or the seeds as 1,2,3.") from None
+    return numbers if "," in text or len(numbers) != 1 else numbers[0]
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]})

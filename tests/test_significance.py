@@ -62,7 +62,10 @@ def test_t_and_wilcoxon_are_scipys():
 
 
 def test_wilcoxon_on_a_small_sample_by_all_patterns_of_signs():
-    d = np.array([1.5, -0.5, 2.25, 3.0, -1.0, 0.75, 4.0])
+    assert wilcoxon_test(np.arange(1, 20) * 0.1) == pytest.approx(2 / 2**19)  # exact without ties
+    values = RNG.normal(0.5, 1, 12)
+    assert wilcoxon_test(values) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+    d = np.array([1.5, -0.5, 2.25, 3.0, -1.0, 1.5, 1.5])  # with ties
     ranks = stats.rankdata(np.abs(d))
     sums = [
         sum(r for r, s in zip(ranks, signs, strict=True) if s > 0) for signs in itertools.product((-1, 1), repeat=7)

@@ -63,7 +63,9 @@ def t_test(differences: Floats) -> float:
 
 
 def wilcoxon_test(differences: Floats) -> float:
-    """Two-sided p-value of the signed-rank test (:func:`scipy.stats.wilcoxon`); users without a difference drop out.
+    """Two-sided p-value of the signed-rank test; users without a difference drop out.
+
+    Exact up to 13 users, and up to 50 without ties; else the normal approximation (:func:`scipy.stats.wilcoxon`).
 
     Args:
         differences: one a user ``[U]``, without NaN.
@@ -76,6 +78,9 @@ def wilcoxon_test(differences: Floats) -> float:
     changed = differences[differences != 0]
     if not len(changed):
         return 1.0
+    if len(changed) <= 13:  # all patterns of signs, which ties cannot disturb
+        ranks = np.sign(changed) * stats.rankdata(np.abs(changed))
+        return float(permutation_tests(ranks[:, None], 2**13)[0])
     # The exact distribution is that of ranks without ties.
     exact = len(changed) <= 50 and len(np.unique(np.abs(changed))) == len(changed)
     return float(stats.wilcoxon(changed, method="exact" if exact else "approx").pvalue)

@@ -155,7 +155,9 @@ class PostHocTrainer(VariantTrainer):
             for key, value in self.config.user_settings.items()
             if key not in own and key not in ("neurons_file", "base_model_file", "resume")
         }
-        return FairConfig(self.model.base_model_name, self.config["dataset"], config_dict=settings)
+        config = FairConfig(self.model.base_model_name, self.config["dataset"], config_dict=settings)
+        config["load_col"] = self.config["load_col"]  # reading the files may have completed it
+        return config
 
     def _obtain_base(
         self,
@@ -235,7 +237,7 @@ class PostHocTrainer(VariantTrainer):
                 content["model"] == self.model.base_model_name
                 and content["fingerprint"] == self.fingerprint
                 and not differing_settings(content["config"], wanted)
-                and _finished(content)
+                and finished(content)
             ):
                 return path, content
         return None
@@ -255,7 +257,7 @@ def _own_keys(model: str) -> set[str]:
     return set(read_yaml(file)) & set(KEYS) if file.is_file() else set()
 
 
-def _finished(content: Mapping[str, Any]) -> bool:
+def finished(content: Mapping[str, Any]) -> bool:
     """Whether the training that wrote a checkpoint ran to its end, by early stopping or by its last epoch."""
     training, config = content.get("training"), content["config"]
     if training is None:
