@@ -364,7 +364,9 @@ class TALL(Variants, MultVAE):
         if count > 0:
             report = {"TALL/gate_entropy": entropy / count, "TALL/gate_max": largest / count}
         if self.weight_signal != "none":
-            for name, members in zip(_GROUPS, self._mainstream_groups(), strict=True):
+            weighted = bool((self.user_weights != 1).any())
+            groups = self._mainstream_groups() if weighted else [torch.zeros(1, dtype=torch.long)] * len(_GROUPS)
+            for name, members in zip(_GROUPS, groups, strict=True):
                 report[f"TALL/weight_{name}"] = float(self.user_weights[members].mean())
         return report
 
