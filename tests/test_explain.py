@@ -15,7 +15,7 @@ from scipy import stats
 
 from recbole_fair.analysis import neurons as on
 from recbole_fair.analysis.distances import distance_frame, paired_permutation, project, wasserstein
-from recbole_fair.analysis.dossier import Options, neuron_dossier
+from recbole_fair.analysis.dossier import Options, _clouds, neuron_dossier
 from recbole_fair.analysis.populations import NAMES, Populations, activations, collect
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.data.titles import item_titles
@@ -266,6 +266,23 @@ def test_umap_is_seeded_and_keeps_groups_apart() -> None:
     np.testing.assert_array_equal(flat, project(points, "umap", 1))
     gap = np.linalg.norm(flat[:60].mean(0) - flat[60:].mean(0))
     assert gap > 2 * max(flat[:60].std(), flat[60:].std())
+
+
+def test_without_steering_nobody_moves(loaded: tuple[Any, Any], populations: Populations) -> None:
+    model = loaded[0].model
+    before = model.strengths
+    still = {"alpha_pop": 0.0, "alpha_unpop": 0.0, "dense_strength": 0.0}
+    try:
+        for change in ({}, {"keep_reconstruction_error": True}, {"steer_mode": "dense"}):
+            model.set_strengths(**{**before, **still, **change})
+            clouds, rows = _clouds(model, populations, 20, 0)
+            np.testing.assert_array_equal(clouds["real"], clouds["steered"])
+            assert len(rows) == len(clouds["popular"]) == len(clouds["unpopular"]) == 20
+        model.set_strengths(**before)
+        clouds, _ = _clouds(model, populations, 20, 0)
+        assert np.abs(clouds["real"] - clouds["steered"]).max() > 0.01
+    finally:
+        model.set_strengths(**before)
 
 
 # -- the whole dossier -------------------------------------------------------------------------------------------------

@@ -216,16 +216,17 @@ def _name_items(items: pd.DataFrame, dataset: Any) -> pd.DataFrame:
 def _clouds(
     model: PopSteer, populations: Populations, n: int, seed: int
 ) -> tuple[dict[str, Floats], np.ndarray[Any, Any]]:
-    """Equally many representations of all four groups, as they leave the autoencoder, and the rows of the real users.
+    """Equally many representations of all four groups, and the rows of the real users.
 
-    The unsteered ones pass through the autoencoder as well, so that what it cannot reconstruct does not look like an
-    effect of steering.
+    The unsteered ones pass through the autoencoder as well if the steered ones do: what it cannot reconstruct must not
+    look like an effect of steering.
     """
     n = min(n, *(len(populations[name]) for name in NAMES))
     rng = np.random.default_rng(seed)
     rows = {name: np.sort(rng.choice(len(populations[name]), n, replace=False)) for name in NAMES}
     points = {name: populations[name][torch.from_numpy(rows[name])] for name in NAMES}
-    clouds = {name: model.edit(x, "reconstructed") for name, x in points.items()}
+    whole = model.steer_mode == "dense" or model.keep_reconstruction_error
+    clouds = {name: x if whole else model.edit(x, "reconstructed") for name, x in points.items()}
     with model.use_variant("steered"):
         clouds["steered"] = model.edit(points["real"], "steered")
     return {name: x.double().cpu().numpy() for name, x in clouds.items()}, rows["real"]

@@ -17,7 +17,7 @@ _SCALE = "Cividis"
 def dossier_plots(dossier: Values) -> list[Plot]:
     """Every figure of a dossier."""
     if dossier.get("method") == "SPREE":
-        return [probe(dossier), _site_calibration(dossier), bias(dossier), *strength_curves(dossier)]
+        return [probe(dossier), _site_calibration(dossier), *strength_curves(dossier), bias(dossier)]
     made = [effect_sizes(dossier), head_share(dossier), activations(dossier), *reduction(dossier)]
     if dossier.get("map"):
         made += user_maps(dossier)
@@ -255,9 +255,10 @@ def probe(dossier: Values) -> Plot:
     grid = [[_round(values.get((block, position))) for position in positions] for block in blocks]
     chosen = next(row for row in dossier["probe"] if row["chosen"])
     few = len(positions) <= 8
+    x, y = positions.index(chosen["position"]), blocks.index(chosen["block"])  # places on axes of categories
     return Plot(
         title="Where popularity can be read off",
-        caption="Accuracy of a linear probe on activations after each block; the marked site is steered.",
+        caption="Accuracy of a linear probe on activations after each block; the framed site is steered.",
         alt=f"Probe accuracy at {len(dossier['probe'])} sites, {short(min(values.values()))} to "
         f"{short(max(values.values()))}; chosen: block {chosen['block']}, position {chosen['position']}.",
         data=[
@@ -265,14 +266,13 @@ def probe(dossier: Values) -> Plot:
              "zmax": 1, "colorscale": _SCALE, "xgap": 1, "ygap": 1, "colorbar": {"thickness": 12, "outlinewidth": 0},
              "texttemplate": "%{z:.3f}" if few else "",
              "hovertemplate": "block %{y}, position %{x}<br>%{z:.4f}<extra></extra>"},
-            {"type": "scatter", "mode": "markers", "x": [str(chosen["position"])], "y": [str(chosen["block"])],
-             "marker": {"symbol": "square-open", "size": 26, "color": PALETTE[1], "line": {"width": 3}},
-             "hoverinfo": "skip"},
         ],
         layout=layout(
             axis("Position from the end", type="category", showgrid=False),
             axis("Block", type="category", showgrid=False),
             showlegend=False,
+            shapes=[{"type": "rect", "x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5,
+                     "line": {"color": PALETTE[1], "width": 4}}],
         ),
         height=240 + 30 * len(blocks),
     )  # fmt: skip
@@ -313,6 +313,7 @@ def bias(dossier: Values) -> Plot:
             shapes=[{"type": "line", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1,
                      "line": {"color": MUTED, "width": 1}}],
         ),
+        wide=True,
         table=(["lists of", "mean bias"], [[name, f"{entry['mean']:+.4f}"] for name, entry in dossier["bias"].items()]),
     )  # fmt: skip
 

@@ -239,7 +239,7 @@ def _frame_setting(axes: Axes, table: pd.DataFrame, strengths: Mapping[str, Any]
 
 def _frame(axes: Axes, x: int, y: int) -> None:
     """A frame around a cell of a heat map."""
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2.5))
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2.5, clip_on=False))
 
 
 # -- SPREE -------------------------------------------------------------------------------------------------------------
