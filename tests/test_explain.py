@@ -325,6 +325,27 @@ def test_the_same_dossier_twice(loaded: tuple[Any, Any], in_tmp: Path) -> None:
     assert (in_tmp / "a.svg").read_bytes() == (in_tmp / "b.svg").read_bytes()
 
 
+def test_a_dossier_of_a_model_without_sequences(small_data: Path, in_tmp: Path) -> None:
+    settings = {
+        "data_path": str(small_data), "epochs": 2, "embedding_size": 8, "sae_scale": 4, "sae_k": 4, "sae_epochs": 2,
+        "head_share": 0.2, "tail_share": 0.2, "metrics": ["NDCG", "GiniIndex"], "topk": [5], "valid_metric": "NDCG@5",
+        "state": "WARNING",
+    }  # fmt: skip
+    path = run_recbole_fair("PopSteerBPR", "small", config_dict=settings)["checkpoint"]
+    content = load_checkpoint(path)
+    trainer, loaders = load_trainer(config_of(content, {}), content, path)
+    dossier = neuron_dossier(trainer, loaders[0], loaders[1], SMALL)
+    document = neuron_document(dossier)
+    assert "whose histories lean most to either side (6 and 6)" in document["notes"][0]
+    single = evaluate_checkpoint(path)["variants"]
+    tested = neuron_dossier(trainer, loaders[0], loaders[2], SMALL).variants.set_index("variant")
+    assert tested.loc["steered", "giniindex@5"] == pytest.approx(single["steered"]["giniindex@5"])
+    # Its users are their own vectors.
+    users = trainer.model.base.represent_users({"user_id": torch.tensor([3])})
+    populations = collect(trainer.model, loaders[0], loaders[1], 50, 0)
+    torch.testing.assert_close(populations.real[list(populations.users).index(3)], users[0])
+
+
 def test_a_dossier_of_probes(small_data: Path, in_tmp: Path) -> None:
     settings = {**BASE, "data_path": str(small_data), "synthetic_users": 300, "topk": [5], "bias_list_length": 5}
     path = run_recbole_fair("SPREESASRec", "small", config_dict=settings)["checkpoint"]

@@ -132,8 +132,8 @@ def test_sentences_of_dossiers_and_comparisons() -> None:
     said = dossier_sentences(dossier_document())
     assert said[0].startswith("30 of 32 neurons fire for some user; 5 answer clearly")
     assert "have 80 % popular items in their histories (all users: median 40 %)" in said[1]
-    assert "farther from synthetic users of popular items: Wasserstein distance 1.000 → 1.500" in said[3]
-    assert "nearer to synthetic users of unpopular items" in said[4]
+    assert "farther from users of popular items: Wasserstein distance 1.000 → 1.500" in said[3]
+    assert "nearer to users of unpopular items" in said[4]
     assert "p = 0.250" in said[4]
     assert "0.100 (base), -0.100 (vanilla) and +0.020 (adaptive)" in dossier_sentences(probe_document())[1]
     said = comparison_sentences(comparison_document())

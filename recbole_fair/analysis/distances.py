@@ -87,7 +87,7 @@ def distance_frame(
     seed: int,
     show: Callable[[range], Any] = iter,
 ) -> pd.DataFrame:
-    """Distances of the real and the steered users from either kind of synthetic users (PopSteer Table 4).
+    """Distances of real and steered users from users of popular and of unpopular items (PopSteer Table 4).
 
     Args:
         clouds: ``popular``, ``unpopular``, ``real`` and ``steered`` representations ``[n, d]``, equally many; row i of
@@ -98,7 +98,7 @@ def distance_frame(
         show: wraps the permutations, for a progress bar.
 
     Returns:
-        One row a synthetic group: ``to``, ``real`` and ``steered`` (Wasserstein distances between representations),
+        One row a group: ``to``, ``real`` and ``steered`` (Wasserstein distances between representations),
         ``change``, ``p_value``, and with a map ``real_on_map`` and ``steered_on_map``.
     """
     rows = []

@@ -32,7 +32,7 @@ class Options:
     """How much is looked at.
 
     Attributes:
-        synthetic_users: synthetic users a side for activations and normality.
+        synthetic_users: users a side for activations and normality, at most.
         strongest: neurons of either sign that are shown one by one.
         tops: users and items listed for each neuron.
         map_users: users of each group on the map and in the distances.
@@ -145,6 +145,14 @@ def neuron_dossier(
     notes: list[str] = []
     with clock("representations"):
         populations = collect(model, train_data, eval_data, options.synthetic_users, seed)
+    sizes = f"{len(populations.popular)} and {len(populations.unpopular)}"
+    if hasattr(model, "profile_users"):
+        notes.append(
+            "Users of popular and of unpopular items are the training users whose histories lean most to either side "
+            f"({sizes})."
+        )
+    else:
+        notes.append(f"Users of popular and of unpopular items are synthetic ({sizes}), drawn anew.")
     with clock("neurons"):
         table = on.neuron_frame(model)
         shown = on.strongest(model, options.strongest)

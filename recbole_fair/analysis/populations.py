@@ -1,4 +1,8 @@
-"""Who is compared when neurons are explained: synthetic users of either side, and the data's own users."""
+"""Who is compared when neurons are explained: users of popular and of unpopular items, and all users of the data.
+
+Users of either side are synthetic where the base model can be shown any history (SASRec), else the training users who
+lean most to it.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +31,8 @@ class Populations:
     """Base representations of three kinds of users.
 
     Attributes:
-        popular: ``[n, d]`` synthetic users of popular items.
-        unpopular: ``[m, d]`` synthetic users of unpopular items.
+        popular: ``[n, d]`` users of popular items.
+        unpopular: ``[m, d]`` users of unpopular items.
         real: ``[U, d]`` the data set's users, as validation meets them.
         users: inner ids ``[U]`` of the real users.
         inter: training interactions.
@@ -105,7 +109,7 @@ def collect(model: Any, train_data: Any, eval_data: Any, n_synthetic: int, seed:
         model: a fitted PopSteer model.
         train_data: the training loader.
         eval_data: the loader whose users are the real ones: with validation, their histories are the training ones.
-        n_synthetic: synthetic users a side.
+        n_synthetic: users a side, at most.
         seed: of the synthetic users; those that the neurons were measured on have the model's seed plus 1 and 2.
 
     Raises:

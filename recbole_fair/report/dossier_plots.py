@@ -42,7 +42,7 @@ def effect_sizes(dossier: Values) -> Plot:
     numbers = dossier["neurons"]
     return Plot(
         title="How strongly neurons answer to popularity",
-        caption="Cohen's d of each neuron between synthetic users of popular and of unpopular items; beyond the dotted "
+        caption="Cohen's d of each neuron between users of popular and of unpopular items; beyond the dotted "
         "lines the effect is larger than one standard deviation.",
         alt=f"Histogram of effect sizes of {numbers['alive']} neurons: {numbers['popular']} lean to popular users, "
         f"{numbers['unpopular']} to unpopular ones; {numbers['above_1']} lie above 1, {numbers['below_1']} below -1.",
@@ -172,7 +172,7 @@ def reduction(dossier: Values) -> list[Plot]:
 
 
 def user_maps(dossier: Values) -> list[Plot]:
-    """Where users lie: real ones, and the same after steering, among the synthetic ones."""
+    """Where users lie: real ones, and the same after steering, among those of either side."""
     places = dossier["map"]["groups"]
     umap = dossier["map"]["method"] == "umap"
     word = "UMAP" if umap else "principal component"
@@ -191,14 +191,14 @@ def user_maps(dossier: Values) -> list[Plot]:
                 {"type": "scatter", "mode": "markers", "name": label, "x": places[name]["x"], "y": places[name]["y"],
                  "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.6}, "hoverinfo": "name"}
             )  # fmt: skip
-        distances = [f"{short(row[own])} from {row['to']} synthetic users" for row in dossier["distances"]]
-        rows = [[f"{row['to']} synthetic users", short(row[own])] for row in dossier["distances"]]
+        distances = [f"{short(row[own])} from users of {row['to']} items" for row in dossier["distances"]]
+        rows = [[f"users of {row['to']} items", short(row[own])] for row in dossier["distances"]]
         note = "On a UMAP neighbours stay neighbours; far distances mean little." if umap else ""
         made.append(
             Plot(
                 title=title,
                 caption=f"Representations as they leave the autoencoder. {note}",
-                alt=f"Map of {GROUPS[own][2]} among synthetic ones; Wasserstein distance {', '.join(distances)}.",
+                alt=f"Map of {GROUPS[own][2]} among users of either side; Wasserstein distance {', '.join(distances)}.",
                 data=data,
                 layout=layout(axis(f"{word} 1", range=ranges[0], **free), axis(f"{word} 2", range=ranges[1], **free)),
                 height=420,

@@ -37,8 +37,8 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     "steered": (PALETTE[2], MARKERS[3], LINES[3]),
 }
 WORDS = {
-    "popular": "synthetic users of popular items",
-    "unpopular": "synthetic users of unpopular items",
+    "popular": "users of popular items",
+    "unpopular": "users of unpopular items",
     "real": "real users",
     "steered": "real users, steered",
 }
@@ -180,7 +180,7 @@ def reduction(dossier: NeuronDossier, metrics: Sequence[str]) -> Figure:
 
 
 def user_map(dossier: NeuronDossier) -> Figure:
-    """Where synthetic users lie, and real ones before and after steering (Figure 5)."""
+    """Where users of either side lie, and real ones before and after steering (Figure 5)."""
     assert dossier.map is not None
     word = {"umap": "UMAP", "pca": "Principal component"}[str(dossier.map_method)]
     with house_style():

@@ -16,8 +16,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 GRID = "#E6E8EB"
 #: One colour and symbol a group of users; the same as in the printed figures.
 GROUPS: dict[str, tuple[str, str, str]] = {
-    "popular": (PALETTE[0], "circle", "synthetic users of popular items"),
-    "unpopular": (PALETTE[1], "square", "synthetic users of unpopular items"),
+    "popular": (PALETTE[0], "circle", "users of popular items"),
+    "unpopular": (PALETTE[1], "square", "users of unpopular items"),
     "real": ("#6B6B6B", "triangle-up", "real users"),
     "steered": (PALETTE[2], "diamond", "real users, steered"),
 }

@@ -351,7 +351,7 @@ def dossier_sentences(dossier: Values) -> list[str]:
     for row in dossier["distances"]:
         moved = "farther from" if row["change"] > 0 else "nearer to"
         sentences.append(
-            f"Steering moves users {moved} synthetic users of {row['to']} items: Wasserstein distance "
+            f"Steering moves users {moved} users of {row['to']} items: Wasserstein distance "
             f"{short(row['real'])} → {short(row['steered'])} (permutation test, p {_p(row['p_value'])})."
         )
     return sentences

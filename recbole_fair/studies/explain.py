@@ -271,11 +271,11 @@ def _neuron_lines(document: Mapping[str, Any]) -> list[str]:
         lines += [line + name for line, name in zip(table[2:], named, strict=False)]
     lines += ["", "Distance (Wasserstein) of users' representations"]
     rows = [
-        [f"to {row['to']}", number(row["real"], 3), number(row["steered"], 3), f"{row['change']:+.3f}",
+        [f"to users of {row['to']} items", number(row["real"], 3), number(row["steered"], 3), f"{row['change']:+.3f}",
          number(row["p_value"], 3)]
         for row in document["distances"]
     ]  # fmt: skip
-    return [*lines, *text_table(["synthetic users", "real", "steered", "change", "p"], rows), ""]
+    return [*lines, *text_table(["", "real", "steered", "change", "p"], rows), ""]
 
 
 def _site_lines(document: Mapping[str, Any]) -> list[str]:
