@@ -239,6 +239,7 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
     """
     config_dict = read_settings(settings)
     files = [name for group in config_files for name in group.removeprefix("=").split()]
+    options["dataset"] = options["dataset"] and options["dataset"].removeprefix("=")
     try:
         from recbole_fair.quick_start import compare
 

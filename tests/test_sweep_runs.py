@@ -94,6 +94,14 @@ def test_a_site_inside_the_base_is_swept_from_memory(model, small_data, folder, 
     assert_as_evaluated(result, checkpoint)
 
 
+def test_a_fusion_of_models_is_swept(small_data, folder, in_tmp):
+    settings = {**METRICS, "data_path": str(small_data), "checkpoint_dir": str(folder), "group_field": "genre"}
+    checkpoint = run_recbole_fair("DecFM", "small", config_dict={**settings, "epochs": 1})["checkpoint"]
+    result = sweep_checkpoint(checkpoint, ["fusion_alpha=0,0.5,4", "inference=fused,deconfounded"], *NAMES)
+    assert_as_evaluated(result, checkpoint)
+    assert result["base"]["test"] == evaluate_checkpoint(checkpoint)["variants"]["backbone"]
+
+
 def test_users_are_encoded_once_and_strengths_come_back(steered):
     content = load_checkpoint(steered)
     config = config_of(content, {})

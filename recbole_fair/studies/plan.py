@@ -51,6 +51,7 @@ class Plan:
     settings: dict[str, Any]
     protocol: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    _reads: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     def systems(self) -> list[tuple[str, str | None]]:
         """Models with None (their own lists) and with each re-ranker, in the order of the tables."""
@@ -78,11 +79,12 @@ class Plan:
 
     def _readable(self, model: str) -> dict[str, Any]:
         """The user's settings without the keys that belong to other models or to re-rankers."""
-        reads = FairConfig(model, self.dataset).internal_config_dict
+        if model not in self._reads:
+            self._reads[model] = frozenset(FairConfig(model, self.dataset).internal_config_dict)
         return {
             key: value
             for key, value in self.settings.items()
-            if (key not in KEYS or key in reads) and (not key.startswith(PREFIX) or key == CANDIDATES)
+            if (key not in KEYS or key in self._reads[model]) and (not key.startswith(PREFIX) or key == CANDIDATES)
         }
 
 
@@ -160,7 +162,11 @@ def _refuse(settings: Mapping[str, Any]) -> None:
 
 
 def _names(given: Sequence[str], what: str) -> list[str]:
-    words = [word.strip() for text in ([given] if isinstance(given, str) else given) for word in text.split(",")]
+    words = [
+        word.strip()
+        for text in ([given] if isinstance(given, str) else given)
+        for word in text.removeprefix("=").split(",")
+    ]
     names = [word for word in words if word]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
