@@ -319,8 +319,8 @@ def _differences(chosen: Mapping[str, Any]) -> Iterator[str]:
     for one, other in (("fused", "backbone"), ("control", "backbone"), ("fused", "control")):
         cells = []
         for metric in SHOWN:
-            pairs = [(chosen[name]["runs"][seed] for name in (one, other)) for seed in chosen[one]["runs"]]
-            cells.append(spread([a["test"][metric] - b["test"][metric] for a, b in pairs]))
+            ours, theirs = chosen[one]["runs"], chosen[other]["runs"]
+            cells.append(spread([ours[seed]["test"][metric] - theirs[seed]["test"][metric] for seed in ours]))
         yield line(f"{one} - {other}", *cells)
 
 
