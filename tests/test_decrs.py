@@ -124,10 +124,10 @@ def test_mixture_tells_large_scores_apart_and_stays_finite():
 
 
 def random_features(seed: int = 0, n_users: int = 7, n_items: int = 9) -> Features:
-    """Users with an id and two further columns, items with an id and up to three groups."""
+    """Users with an id and two further columns, items with an id and up to three groups; some columns dense."""
     generator = torch.Generator().manual_seed(seed)
 
-    def table(n: int, start: int, more: int, slots: int) -> FeatureTable:
+    def table(n: int, start: int, more: int, slots: int, few: int) -> FeatureTable:
         index = torch.randint(start + n - 1, start + n - 1 + more, (n, 1 + slots), generator=generator)
         index[:, 0] = torch.arange(n) + start - 1
         value = torch.rand(n, 1 + slots, generator=generator)
@@ -135,11 +135,14 @@ def random_features(seed: int = 0, n_users: int = 7, n_items: int = 9) -> Featur
         value[2:, -1] = 0.0
         index[value == 0] = 0
         index[0], value[0] = 0, 0.0
-        return FeatureTable(index, value, ("id", "column"))
+        dense = torch.rand(n, few, generator=generator) * (torch.rand(n, few, generator=generator) > 0.4)
+        dense[0] = 0.0
+        after = start + n - 1 + more
+        return FeatureTable(index, value, dense, after, after + few, ("id", "column"))
 
-    users = table(n_users, 1, 4, 2)
-    items = table(n_items, n_users + 4, 5, 3)
-    return Features(users, items, n_users + 4 + n_items - 1 + 5)
+    users = table(n_users, 1, 4, 2, 2)
+    items = table(n_items, users.size, 5, 3, 3)
+    return Features(users, items, items.size)
 
 
 def machine(mediator: str = "none", hidden: tuple[int, ...] = (), seed: int = 0) -> FactorizationMachine:
@@ -159,10 +162,16 @@ def machine(mediator: str = "none", hidden: tuple[int, ...] = (), seed: int = 0)
     return net.eval()
 
 
+def features_of(tables: FeatureTables, side: str, row: int) -> list[tuple[int, float]]:
+    """Position and value of each feature of a user or an item."""
+    index, value, dense = (getattr(tables, f"{side}_{part}")[row].tolist() for part in ("index", "value", "dense"))
+    pairs = [*zip(index, value, strict=True), *((tables.starts[side] + g, x) for g, x in enumerate(dense))]
+    return [(i, x) for i, x in pairs if x != 0]
+
+
 def vectors_of(net: FactorizationMachine, side: str, row: int) -> list[torch.Tensor]:
     """Weighted feature vectors of a user or an item."""
-    index, value = (getattr(net.tables, f"{side}_{part}")[row] for part in ("index", "value"))
-    return [net.embedding[i] * float(x) for i, x in zip(index.tolist(), value.tolist(), strict=True) if i > 0]
+    return [net.embedding[i] * x for i, x in features_of(net.tables, side, row)]
 
 
 def mediator_by_loops(net: FactorizationMachine, user: int) -> torch.Tensor:
@@ -194,8 +203,7 @@ def score_by_loops(net: FactorizationMachine, user: int, item: int) -> float:
     second = net.hidden(hidden).sum() if len(net.hidden) else hidden.sum()
     linear = 0.0
     for side, row in (("user", user), ("item", item)):
-        index, value = (getattr(net.tables, f"{side}_{part}")[row] for part in ("index", "value"))
-        linear += sum(float(net.linear[i]) * float(x) for i, x in zip(index.tolist(), value.tolist(), strict=True))
+        linear += sum(net.linear[i].item() * x for i, x in features_of(net.tables, side, row))
     return float(second) + linear + float(net.bias)
 
 
@@ -203,8 +211,7 @@ def score_by_loops(net: FactorizationMachine, user: int, item: int) -> float:
 def test_mediator_is_the_double_loop_over_pairs(mediator):
     net = machine(mediator)
     users = torch.arange(1, 7)
-    index, value = net.tables.user_index[users], net.tables.user_value[users]
-    found = net.mediator_of(*net._sums(index, value, [3])[0][0][:2])
+    found = net.mediator_of(*net._sums(net.tables.rows("user", users))[0][0][:2])
     for user, row in zip(users.tolist(), found, strict=True):
         torch.testing.assert_close(row, mediator_by_loops(net, user))
 
@@ -231,14 +238,12 @@ def test_hidden_layers_are_worked_off_in_blocks(monkeypatch):
 
 
 def test_gradients_of_the_sums_and_of_the_norm():
-    generator = torch.Generator().manual_seed(1)
-    table = torch.randn(7, 3, dtype=torch.double, generator=generator, requires_grad=True)
-    index, value = torch.randint(0, 7, (5, 4), generator=generator), torch.rand(5, 4, dtype=torch.double)
-    assert torch.autograd.gradcheck(lambda t: _Sums.apply(t, index, value, (1, 3)), [table])
+    tables = FeatureTables(random_features()).double()
+    table = torch.randn(tables.size, 3, dtype=torch.double, requires_grad=True)
+    sides = tables.rows("user", torch.tensor([1, 2, 2, 5])), tables.rows("item", torch.tensor([8, 3, 1, 8]))
+    assert torch.autograd.gradcheck(lambda t: _Sums.apply(t, sides), [table])
     for chosen in ([0], [4], [1, 4]):  # some outputs unused
-        assert torch.autograd.gradcheck(
-            lambda t, chosen=chosen: [_Sums.apply(t, index, value, (1, 3))[o] for o in chosen], [table]
-        )
+        assert torch.autograd.gradcheck(lambda t, chosen=chosen: [_Sums.apply(t, sides)[o] for o in chosen], [table])
 
 
 @pytest.mark.parametrize("mediator", ["none", "fm"])
@@ -363,11 +368,14 @@ def test_pairs_cannot_be_drawn_where_a_user_has_everything(featured, in_tmp):
 # -- features ----------------------------------------------------------------------------------------------------------
 
 
-def test_features_are_read_from_the_files_and_no_two_columns_share_one(featured, in_tmp):
+@pytest.mark.parametrize("few", [0, 3, 64])  # all columns looked up, some, none
+def test_features_are_read_from_the_files_and_no_two_columns_share_one(few, featured, in_tmp, monkeypatch):
+    monkeypatch.setattr("recbole_fair.data.features.FEW", few)
     net, train = model_of(configured(featured))
     dataset, tables = train.dataset, net.parts["backbone"].tables
     assert net.features["users"] == ["user_id", "gender", "jobs"]
     assert net.features["items"] == ["item_id", "genre"]
+    assert tables.user_dense.shape[1] == {0: 0, 3: 2, 64: 6}[few]
     assert net.features["size"] == 1 + 60 + 2 + 4 + 40 + 3
     seen: dict[int, set[str]] = {}
     for token, user in dataset.field2token_id["user_id"].items():
@@ -375,24 +383,19 @@ def test_features_are_read_from_the_files_and_no_two_columns_share_one(featured,
             continue
         number = int(token[1:])
         jobs = ["x", "y"] if number % 5 == 0 else ["F"] if number % 5 == 1 else ["z"]
-        expected = {f"user {token}": 1.0, f"gender {'FM'[number % 2]}": 1.0} | {
-            f"jobs {j}": 1 / len(jobs) for j in jobs
-        }
-        row = {
-            i: x for i, x in zip(tables.user_index[user].tolist(), tables.user_value[user].tolist(), strict=True) if x
-        }
+        expected = {"user": 1.0, "gender": 1.0} | {job: 1 / len(jobs) for job in jobs}
+        row = dict(features_of(tables, "user", user))
         assert sorted(row.values()) == pytest.approx(sorted(expected.values()))
         for index in row:
             seen.setdefault(index, set()).add(token)
     # A feature of the table stands for the same users as a value of a column: gender F is not job F.
     sizes = sorted(len(tokens) for tokens in seen.values())
     assert sizes == sorted([1] * 60 + [30, 30] + [12, 12, 12, 36])
-    assert tables.user_value[0].sum() == 0
+    assert features_of(tables, "user", 0) == features_of(tables, "item", 0) == []
     genres = {token: row for token, row in dataset.field2token_id["item_id"].items() if row}
     for token, item in genres.items():
         wanted = 2 if int(token[1:]) % 3 == 0 else 1
-        values = tables.item_value[item]
-        assert sorted(values[values > 0].tolist()) == sorted([1.0, *[1 / wanted] * wanted])
+        assert sorted(x for _, x in features_of(tables, "item", item)) == sorted([1.0, *[1 / wanted] * wanted])
 
 
 def test_columns_may_be_chosen(featured, in_tmp):

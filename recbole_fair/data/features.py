@@ -14,20 +14,31 @@ from torch import Tensor
 from recbole_fair.data.groups import ItemGroups, column_weights, read_column, token_columns
 from recbole_fair.errors import FairError
 
+FEW = 64  # different values of a column that stands in the dense matrix
+
 
 @dataclass(frozen=True)
 class FeatureTable:
     """Features of all users, or of all items: a row an inner id, the padding id 0 having none.
 
+    A feature's value is 1 for the id and for columns with one value, 1/m for each of m values of a column. Columns with
+    few different values stand in a dense matrix, the others as indices: a product with a small matrix is quicker than
+    looking up and adding as many rows.
+
     Attributes:
         index: Long ``[n, F]``, position of each feature in the table of embeddings, 0 = no feature.
-        value: Float ``[n, F]``: 1 for the id and for columns with one value, 1/m for each of m values of a column,
-            0 where there is no feature.
+        value: Float ``[n, F]``, 0 where there is no feature.
+        dense: Float ``[n, G]``, values of the features ``start`` to ``start + G - 1``.
+        start: Position of the first of these.
+        size: Position after the last feature.
         fields: Columns in use, the id first.
     """
 
     index: Tensor
     value: Tensor
+    dense: Tensor
+    start: int
+    size: int
     fields: tuple[str, ...]
 
 
@@ -86,9 +97,16 @@ def load_features(
         if extra is not None:
             parts.append(extra.matrix)
             fields.append(extra.field)
-        weights = sparse.hstack(parts, format="csr")
-        tables.append(_padded(weights, start, tuple(fields)))
-        start += weights.shape[1]
+        # In the order: ids, columns with few values, the others.
+        small = [part for part in parts[1:] if part.shape[1] <= FEW]
+        dense = np.hstack([np.zeros((n, 0)), *(part.toarray() for part in small)])
+        gap = sparse.csr_matrix(dense.shape)
+        large = [part for part in parts[1:] if part.shape[1] > FEW]
+        index, value = _padded(sparse.hstack([ids, gap, *large], format="csr"), start)
+        matrix = torch.from_numpy(dense).float()
+        size = sum(part.shape[1] for part in parts)
+        tables.append(FeatureTable(index, value, matrix, start + ids.shape[1], start + size, tuple(fields)))
+        start = tables[-1].size
     return Features(tables[0], tables[1], start)
 
 
@@ -98,7 +116,7 @@ def _chosen(dataset: Any, side: str, columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def _padded(weights: sparse.csr_matrix, start: int, fields: tuple[str, ...]) -> FeatureTable:
+def _padded(weights: sparse.csr_matrix, start: int) -> tuple[Tensor, Tensor]:
     """Rows of a sparse matrix, padded at their ends to the longest one; column c is feature ``start + c``."""
     lengths = np.diff(weights.indptr)
     row = np.repeat(np.arange(len(lengths)), lengths)
@@ -107,4 +125,4 @@ def _padded(weights: sparse.csr_matrix, start: int, fields: tuple[str, ...]) -> 
     index, value = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
     index[row, place] = weights.indices + start
     value[row, place] = weights.data
-    return FeatureTable(torch.from_numpy(index), torch.from_numpy(value), fields)
+    return torch.from_numpy(index), torch.from_numpy(value)

@@ -7,6 +7,7 @@ vector of pairwise interactions, one embedding a feature, values as weights; and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -39,20 +40,40 @@ class SideSums(NamedTuple):
         return 0.5 * (self.total.square() - self.squares)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Features of some users or items, see :class:`~recbole_fair.data.features.FeatureTable`.
+
+    Attributes:
+        index: ``[B, F]``.
+        value: ``[B, F]``.
+        dense: ``[B, G]``.
+        start: position of the first dense feature.
+    """
+
+    index: Tensor
+    value: Tensor
+    dense: Tensor
+    start: int
+
+
 class FeatureTables(nn.Module):
     """Feature tables as buffers that move with a model and are no part of its state."""
-
-    user_index: Tensor
-    user_value: Tensor
-    item_index: Tensor
-    item_value: Tensor
 
     def __init__(self, features: Features) -> None:
         super().__init__()
         self.size = features.size
+        self.starts = {"user": features.users.start, "item": features.items.start}
         for side, table in (("user", features.users), ("item", features.items)):
-            self.register_buffer(f"{side}_index", table.index, persistent=False)
-            self.register_buffer(f"{side}_value", table.value, persistent=False)
+            for name in ("index", "value", "dense"):
+                self.register_buffer(f"{side}_{name}", getattr(table, name), persistent=False)
+
+    def rows(self, side: str, ids: Tensor | None = None) -> Rows:
+        """Features of the ``user`` or ``item`` ids ``[B]``, of all when None."""
+        index, value, dense = (getattr(self, f"{side}_{name}") for name in ("index", "value", "dense"))
+        if ids is not None:
+            index, value, dense = index[ids], value[ids], dense[ids]
+        return Rows(index, value, dense, self.starts[side])
 
 
 class Dropout(nn.Module):
@@ -149,12 +170,15 @@ class FactorizationMachine(nn.Module):
             return of_groups * total
         return 0.5 * ((of_groups + total).square() - weighted.square().sum(0) - squares)
 
-    def _sums(self, index: Tensor, value: Tensor, widths: Sequence[int]) -> tuple[list[SideSums], Tensor]:
-        """Sums over successive groups of columns of ``[B, F]`` tables, and the norm of all feature vectors."""
-        *sums, norm = _Sums.apply(self.embedding, index, value, tuple(widths))  # type: ignore[no-untyped-call]
-        linear = self.linear.gather(0, index.reshape(-1)).view(index.shape) * value
-        firsts = [part.sum(1) for part in torch.split(linear, list(widths), 1)]
-        return [SideSums(*pair) for pair in zip(sums[::2], sums[1::2], firsts, strict=True)], norm
+    def _sums(self, *sides: Rows) -> tuple[list[SideSums], Tensor]:
+        """Sums over the features of users or items, and the norm of all feature vectors."""
+        *sums, norm = _Sums.apply(self.embedding, sides)  # type: ignore[no-untyped-call]
+        found = []
+        for side, total, squares in zip(sides, sums[::2], sums[1::2], strict=True):
+            linear = (self.linear.gather(0, side.index.reshape(-1)).view(side.index.shape) * side.value).sum(1)
+            few = self.linear[side.start : side.start + side.dense.shape[1]]
+            found.append(SideSums(total, squares, linear + side.dense @ few))
+        return found, norm
 
     def _with_mediator(self, sums: SideSums) -> SideSums:
         """Sums of users, the mediator counting as one more feature."""
@@ -165,21 +189,15 @@ class FactorizationMachine(nn.Module):
 
     def user_sums(self, users: Tensor) -> SideSums:
         """Sums over the features of users, long ``[B]``; the mediator counts as one of them."""
-        index, value = self.tables.user_index[users], self.tables.user_value[users]
-        return self._with_mediator(self._sums(index, value, [index.shape[1]])[0][0])
+        return self._with_mediator(self._sums(self.tables.rows("user", users))[0][0])
 
     def item_sums(self) -> SideSums:
         """Sums over the features of all items, the padding item's being 0."""
-        index, value = self.tables.item_index, self.tables.item_value
-        return self._sums(index, value, [index.shape[1]])[0][0]
+        return self._sums(self.tables.rows("item"))[0][0]
 
     def pair_sums(self, users: Tensor, items: Tensor) -> tuple[SideSums, SideSums, Tensor]:
-        """Sums of the users and of the items of pairs, each long ``[B]``, from one look-up; and the norm of all."""
-        tables = self.tables
-        index = torch.cat([tables.user_index[users], tables.item_index[items]], dim=1)
-        value = torch.cat([tables.user_value[users], tables.item_value[items]], dim=1)
-        widths = [tables.user_index.shape[1], tables.item_index.shape[1]]
-        (of_users, of_items), norm = self._sums(index, value, widths)
+        """Sums of the users and of the items of pairs, each long ``[B]``; and the norm of all feature vectors."""
+        (of_users, of_items), norm = self._sums(self.tables.rows("user", users), self.tables.rows("item", items))
         return self._with_mediator(of_users), of_items, norm
 
     # -- scores --------------------------------------------------------------------------------------------------
@@ -269,43 +287,51 @@ class FactorizationMachine(nn.Module):
 
 
 class _Sums(torch.autograd.Function):
-    """Sums of weighted rows of a table and of their squares, by groups of columns, and the table's Frobenius norm.
+    """Sums of weighted rows of a table and of their squares, by side, and the table's Frobenius norm.
 
     One function, so that the gradient of the table, which is as large as the table, is made once and the rows are
     added into it, where autograd would make and add up one for each look-up and for the norm.
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, value: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Look up ``index`` ``[B, F]``; returns total and squares ``[B, K]`` of each group, then the norm."""
-        rows = table.index_select(0, index.reshape(-1)).view(*index.shape, -1)
-        rows.mul_(value.unsqueeze(-1))
+    def forward(ctx: Any, table: Tensor, sides: tuple[Rows, ...]) -> tuple[Tensor, ...]:
+        """Total and squares ``[B, K]`` of each side, then the norm."""
+        found: list[Tensor] = []
+        kept: list[Tensor] = []
+        for side in sides:
+            rows = table.index_select(0, side.index.reshape(-1)).view(*side.index.shape, -1)
+            rows.mul_(side.value.unsqueeze(-1))
+            few = table[side.start : side.start + side.dense.shape[1]]
+            total = torch.addmm(rows.sum(1), side.dense, few)
+            squares = torch.addmm(rows.square().sum(1), side.dense.square(), few.square())
+            found += [total, squares]
+            kept.append(rows)
         norm = torch.linalg.vector_norm(table)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(table, index, value, rows, norm)
-        ctx.widths = widths
-        sums = [found for part in torch.split(rows, list(widths), 1) for found in (part.sum(1), part.square().sum(1))]
-        return (*sums, norm)
+        ctx.save_for_backward(table, norm, *kept)
+        ctx.sides = sides
+        return (*found, norm)
 
     @staticmethod
     def backward(ctx: Any, *grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
-        table, index, value, rows, norm = ctx.saved_tensors
+        table, norm, *kept = ctx.saved_tensors
         *of_sums, of_norm = grad_output
         if of_norm is None:
             grad = torch.zeros_like(table)
         else:
             grad = table * (of_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny))
-        wanted = torch.zeros_like(rows)
-        for part, old, total, squares in zip(
-            *(torch.split(x, list(ctx.widths), 1) for x in (wanted, rows)), of_sums[::2], of_sums[1::2], strict=True
-        ):
+        for side, rows, total, squares in zip(ctx.sides, kept, of_sums[::2], of_sums[1::2], strict=True):
+            stop = side.start + side.dense.shape[1]
+            wanted = torch.zeros_like(rows)
             if squares is not None:
-                torch.mul(old, (2 * squares).unsqueeze(1), out=part)
+                torch.mul(rows, (2 * squares).unsqueeze(1), out=wanted)
+                grad[side.start : stop] += 2 * table[side.start : stop] * (side.dense.square().T @ squares)
             if total is not None:
-                part += total.unsqueeze(1)
-        wanted.mul_(value.unsqueeze(-1))
-        grad.index_add_(0, index.reshape(-1), wanted.view(-1, table.shape[1]))
-        return grad, None, None, None
+                wanted += total.unsqueeze(1)
+                grad[side.start : stop].addmm_(side.dense.T, total)
+            wanted.mul_(side.value.unsqueeze(-1))
+            grad.index_add_(0, side.index.reshape(-1), wanted.view(-1, table.shape[1]))
+        return grad, None
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
