@@ -165,3 +165,19 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def unused(path: str | Path) -> str:
+    """A name that no file has: the given one, or with ``-2``, ``-3``, ... before its ending.
+
+    RecBole's names count seconds, so that a second run within one would overwrite the first one's checkpoint.
+
+    Args:
+        path: the wanted name.
+    """
+    wanted = Path(path)
+    found, number = wanted, 1
+    while found.exists():
+        number += 1
+        found = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    return str(found)

@@ -16,6 +16,7 @@ from recbole_fair.checkpoint import (
     restore_random_states,
     save_checkpoint,
     unpack_arrays,
+    unused,
 )
 from recbole_fair.errors import FairError
 
@@ -119,3 +120,12 @@ def test_a_checkpoint_has_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("")
     save_checkpoint(tmp_path / "model.pth", {"x": 1})
     assert (tmp_path / "model.pth").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_that_is_there_is_never_the_name_of_a_new_one(tmp_path):
+    first = tmp_path / "BPR-Nov-22-2026_08-30-15.pth"
+    assert unused(first) == str(first)
+    first.touch()
+    assert unused(first) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-2.pth")
+    (tmp_path / "BPR-Nov-22-2026_08-30-15-2.pth").touch()
+    assert unused(str(first)) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-3.pth")

@@ -298,3 +298,9 @@ def test_constraint_keeps_the_best_epoch_that_satisfies_it(settings, monkeypatch
 def test_constraint_on_a_metric_that_is_not_computed(settings):
     with pytest.raises(FairError, match="not computed"):
         run_recbole_fair("BPR", "small", config_dict={**settings, "valid_constraint": "UPD@5 <= 0.5"})
+
+
+def test_two_runs_within_one_second_keep_both_checkpoints(settings, monkeypatch):
+    monkeypatch.setattr("recbole.trainer.trainer.get_local_time", lambda: "Nov-22-2026_08-30-15")
+    files = [run_recbole_fair("BPR", "small", config_dict={**settings, "epochs": 1})["checkpoint"] for _ in range(2)]
+    assert [file.rpartition("-")[2] for file in files] == ["15.pth", "2.pth"]

@@ -26,6 +26,7 @@ from recbole_fair.checkpoint import (
     restore_random_states,
     save_checkpoint,
     unpack_arrays,
+    unused,
 )
 from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import data_fingerprint, training_interactions
@@ -96,6 +97,7 @@ class FairTrainerMixin:
         if not config["single_spec"]:
             raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
         super().__init__(config, model)  # type: ignore[call-arg]
+        self.saved_model_file = unused(self.saved_model_file)
         # RecBole's models switch autograd's anomaly detection on when they are imported; it costs a third of the time.
         torch.autograd.set_detect_anomaly(False)
         self.eval_collector = FairCollector(config)
