@@ -130,7 +130,7 @@ def test_sentences_of_a_sweep() -> None:
 
 def test_sentences_of_dossiers_and_comparisons() -> None:
     said = dossier_sentences(dossier_document())
-    assert said[0].startswith("30 of 32 neurons fire for some user; 5 answer clearly")
+    assert said[0].startswith("30 of 32 neurons fire at all; 5 answer clearly")
     assert "have 80 % popular items in their histories (all users: median 40 %)" in said[1]
     assert "farther from users of popular items: Wasserstein distance 1.000 → 1.500" in said[3]
     assert "nearer to users of unpopular items" in said[4]

@@ -336,7 +336,7 @@ def dossier_sentences(dossier: Values) -> list[str]:
         ]
     counts = dossier["neurons"]
     sentences = [
-        f"{short(counts['alive'])} of {short(counts['count'])} neurons fire for some user; {short(counts['above_1'])} "
+        f"{short(counts['alive'])} of {short(counts['count'])} neurons fire at all; {short(counts['above_1'])} "
         f"answer clearly to users of popular items (effect size above 1), {short(counts['below_1'])} to users of "
         "unpopular ones."
     ]
