@@ -198,6 +198,19 @@ def test_an_interrupted_run_goes_on_where_it_was(part, epoch, run, folder, in_tm
         assert once_more["variants"] == run["variants"]
 
 
+def test_without_validation_the_last_epoch_stands(folder, in_tmp):
+    split = {**OPTIONS["eval_args"], "split": {"RS": [0.8, 0.0, 0.2]}}
+    result = finished(folder, eval_args=split, epochs=2)
+    assert result["best_valid_result"] is None
+    assert evaluate_checkpoint(result["checkpoint"])["variants"] == result["variants"]
+    unsaved = run_recbole_fair(
+        "DecFM", "small", config_dict=settings_of(folder, epochs=2, eval_args=split), saved=False
+    )
+    assert unsaved["variants"] == result["variants"]
+    with pytest.raises(FairError, match="without sampled items"):
+        finished(folder, train_neg_sample_args=None, epochs=1)
+
+
 def test_a_foreign_checkpoint_is_not_gone_on_with(run, folder, in_tmp):
     with pytest.raises(FairError, match="is a checkpoint of DecFM, not DecNFM"):
         finished(folder, "DecNFM", resume=run["checkpoint"])

@@ -271,6 +271,11 @@ class DecRS(Variants, GeneralRecommender):
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Summed log loss of a batch under the machine that is being trained, see ``part``."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        if self.LABEL not in interaction:
+            raise FairError(
+                "train_neg_sample_args: without sampled items every pair is an interaction and there is nothing to "
+                "tell apart; leave the key out, or set threshold so that the ratings become labels."
+            )
         labels = interaction[self.LABEL].float()
         weights = None
         if self.user_weights is not None:

@@ -139,7 +139,8 @@ class DecRSTrainer(VariantTrainer):
             self._resume = None
         logger.info("Training the part '%s' (%d of %d).", name, list(model.parts).index(name) + 1, len(model.parts))
         score, result = trainer.fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        trainer.load_best()
+        if valid_data:
+            trainer.load_best()  # without validation the last epoch stands
         self.notes += trainer.notes
         model.trained = [*model.trained, name]
         facts[name] = {
