@@ -28,7 +28,7 @@ def comparison_sentences(comparison: Values) -> list[str]:
         best = [row for row in comparison["systems"] if row["metric"] == metric and row["best"]]
         if best and len(systems) > 1:
             names = joined([row["system"] for row in best])
-            spread = "" if best[0].get("std") is None else f" ± {short(best[0]['std'])}"
+            spread = "" if best[0].get("std") is None else f" ± {_std(best[0])}"
             sentences.append(f"{display_name(metric)} is best in {names} ({short(best[0]['mean'])}{spread}).")
     reference = comparison["reference"]
     others = [system for system in systems if system != reference and reference != "all"]
@@ -89,7 +89,7 @@ def _systems(comparison: Values) -> tuple[str, list[str], list[list[Any]], str]:
             if row is None:
                 cells.append("–")
                 continue
-            text = short(row["mean"]) + ("" if row.get("std") is None else f" ± {short(row['std'])}")
+            text = short(row["mean"]) + ("" if row.get("std") is None else f" ± {_std(row)}")
             text += "*" if (system, metric) in marked and comparison["reference"] != "all" else ""
             cells.append(("best", text) if row["best"] else text)
         table.append(cells)
@@ -127,6 +127,11 @@ def _tests(comparison: Values) -> tuple[str, list[str], list[list[Any]], str]:
 def _failures(comparison: Values) -> tuple[str, list[str], list[list[Any]], str]:
     rows: list[list[Any]] = [[row["system"], str(row["seed"]), row["error"]] for row in comparison["failed"]]
     return "Without a result", ["system", "seed", "reason"], rows, ""
+
+
+def _std(row: Values) -> str:
+    """A spread with as many places as the mean beside it."""
+    return f"{row['std']:.4f}" if row["std"] < 1 else short(row["std"])
 
 
 def _p(value: float | None) -> str:

@@ -332,7 +332,10 @@ def _share(value: float | None) -> str:
 def _settings(content: Values) -> Table:
     plain = {key: content.get(key) for key in ("model", "dataset", "seed", "mask_seen", "checkpoint", "split")}
     plain |= {f"{key} (strength)": value for key, value in (content.get("strengths") or {}).items()}
-    settings = {**plain, **(content.get("config") or {})}
+    plain |= {key: content.get(key) for key in ("seeds", "reference")}
+    settings = {**plain, **(content.get("protocol") or {}), **(content.get("config") or {})}
+    if isinstance(content.get("settings"), Mapping):  # of a comparison; those of a sweep are its rows
+        settings |= content["settings"]
     rows: list[list[Any]] = [[key, _plain(value)] for key, value in settings.items() if value is not None]
     return Table("Settings that differ from the defaults", ["key", "value"], rows)
 
