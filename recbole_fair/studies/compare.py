@@ -15,7 +15,7 @@ import numpy as np
 from recbole.utils import init_logger
 
 from recbole_fair.analysis.compare import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
-from recbole_fair.checkpoint import load_checkpoint, plain_config
+from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.config import FairConfig
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.files import write_table
@@ -27,7 +27,7 @@ from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.schema import did_you_mean
 from recbole_fair.studies.cells import cell_of, load_cell, save_cell
 from recbole_fair.studies.plan import Plan, cell_key, make_plan, mask_in_force
-from recbole_fair.trainer.posthoc import differing_settings, finished
+from recbole_fair.trainer.posthoc import checkpoints_alike, finished
 from recbole_fair.trainer.reranking import check_reranker, facts_of_split, reranked_struct
 
 logger = logging.getLogger(__name__)
@@ -265,7 +265,7 @@ class _Run:
         trainer, loaders = new_trainer(config)
         if not hasattr(trainer, "evaluate_lists"):
             raise FairError(f"{model} is trained outside of PyTorch and cannot be compared here.")
-        trainer = self._go_on(trainer, config, model, seed)
+        trainer = self._go_on(trainer, config, seed)
         shown = bool(config["show_progress"]) and sys.stderr.isatty()
         logger.info("Training %s, seed %d", model, seed)
         score, validation = trainer.fit(loaders[0], loaders[1], saved=True, show_progress=shown)
@@ -278,18 +278,12 @@ class _Run:
         }
         return trainer, loaders, facts
 
-    def _go_on(self, trainer: Any, config: FairConfig, model: str, seed: int) -> Any:
+    def _go_on(self, trainer: Any, config: FairConfig, seed: int) -> Any:
         """Take up a training of the same model, data and settings that an interruption left behind."""
         base = trainer.base_config() if hasattr(trainer, "base_config") else None
-        name, wanted = (model, plain_config(config)) if base is None else (base["model"], plain_config(base))
-        files = sorted(self._checkpoints(seed).glob(f"{name}-*.pth"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for path in files:
-            try:
-                content = load_checkpoint(path, config["device"])
-            except FairError:
-                continue
-            same = content["model"] == name and content["fingerprint"] == trainer.fingerprint
-            if not same or not content.get("training") or differing_settings(content["config"], wanted):
+        own = config if base is None else base
+        for path, content in checkpoints_alike(self._checkpoints(seed), own, trainer.fingerprint):
+            if not content.get("training"):
                 continue
             if base is not None and finished(content):
                 return trainer  # it finds this file itself
@@ -297,7 +291,7 @@ class _Run:
                 trainer.resume_checkpoint(path)
                 return trainer
             except FairError as error:
-                logger.info("Training %s anew: %s", name, error)
+                logger.info("Training %s anew: %s", own["model"], error)
                 return new_trainer(config)[0]
         return trainer
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import calculate_valid_score, init_seed
+from recbole.utils import init_seed
 
-from recbole_fair.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.checkpoint import unpack_arrays
 from recbole_fair.data.interactions import split_interactions
-from recbole_fair.errors import FairError
 from recbole_fair.model.decrs import part_seed
 from recbole_fair.trainer.trainer import FairTrainer
 from recbole_fair.trainer.variants import VariantTrainer
@@ -105,15 +103,8 @@ class DecRSTrainer(VariantTrainer):
             self.timings[name] = time.perf_counter() - start
         self.model.variant = self.final_variant
         if valid_data:
-            results = self.evaluate_variants(valid_data, show_progress)
-            self.checkpoint_extra["validation"] = {name: dict(result.metrics) for name, result in results.items()}
-            metrics = OrderedDict(results[self.final_variant].metrics)
-            self.best_valid_result = metrics
-            self.best_valid_score = calculate_valid_score(metrics, self.valid_metric)
-        self._keep_best()
-        if saved:
-            self._write_checkpoint(0)
-        return self.best_valid_score, self.best_valid_result if valid_data else None
+            self.checkpoint_extra["validation"] = self.validate_variants(valid_data, show_progress)
+        return self.keep_fitted(valid_data, saved)
 
     def _fit_part(
         self,
@@ -162,14 +153,7 @@ class DecRSTrainer(VariantTrainer):
         Raises:
             FairError: a file that is no checkpoint of this model on these data.
         """
-        content = load_checkpoint(resume_file, self.config["device"])
-        if content["model"] != self.config["model"]:
-            raise FairError(f"resume={resume_file} is a checkpoint of {content['model']}, not {self.config['model']}.")
-        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
-            raise FairError(
-                f"resume={resume_file} was trained on other data or another split of {content['dataset']}; "
-                "use the same files, filters and eval_args."
-            )
+        content = self._read_resumable(resume_file)
         self.saved_model_file = str(resume_file)
         self.checkpoint_extra["parts"] = dict(content["parts"])
         self._resume = str(resume_file), content["part"]

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from recbole.utils import calculate_valid_score
 
 from recbole_fair.checkpoint import load_checkpoint, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
@@ -114,20 +111,12 @@ class PostHocTrainer(VariantTrainer):
         start = time.perf_counter()
         report = self.model.fit_intervention(train_data, valid_data, show_progress)
         self.timings["intervention"] = time.perf_counter() - start
-        validation = {}
-        if valid_data:
-            for name, result in self.evaluate_variants(valid_data, show_progress).items():
-                validation[name] = dict(result.metrics)
-            metrics = OrderedDict(validation[self.final_variant])
-            self.best_valid_result = metrics
-            self.best_valid_score = calculate_valid_score(metrics, self.valid_metric)
+        validation = self.validate_variants(valid_data, show_progress)
         self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
-        self._keep_best()
-        if saved:
-            self._write_checkpoint(0)
+        found = self.keep_fitted(valid_data, saved)
         for line in intervention_tables(report, validation, self.valid_metric):
             logger.info(line)
-        return self.best_valid_score, self.best_valid_result if valid_data else None
+        return found
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.
@@ -224,23 +213,8 @@ class PostHocTrainer(VariantTrainer):
 
     def _find_base(self, config: FairConfig) -> tuple[Path, dict[str, Any]] | None:
         """The newest finished checkpoint of the base model whose data and settings are those of this run."""
-        wanted = plain_config(config)
-        folder = Path(self.config["checkpoint_dir"])
-        files = sorted(folder.glob(f"{self.model.base_model_name}-*.pth"), key=lambda p: p.stat().st_mtime)
-        for path in reversed(files):
-            try:
-                content = load_checkpoint(path, self.config["device"])
-            except FairError as error:
-                logger.debug("Not a base model: %s", error)
-                continue
-            if (
-                content["model"] == self.model.base_model_name
-                and content["fingerprint"] == self.fingerprint
-                and not differing_settings(content["config"], wanted)
-                and finished(content)
-            ):
-                return path, content
-        return None
+        alike = checkpoints_alike(self.config["checkpoint_dir"], config, self.fingerprint)
+        return next(((path, content) for path, content in alike if finished(content)), None)
 
 
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -248,6 +222,31 @@ def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict
     keys = {key for key in set(one) | set(other) if not key.startswith("reranker")} - _NOT_OF_TRAINING - COMPUTED_KEYS
     pairs = {key: (one.get(key), other.get(key)) for key in sorted(keys)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def checkpoints_alike(
+    folder: str | Path, config: FairConfig, fingerprint: str | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Checkpoints of a model that was trained, or is being trained, on the same data under the same settings.
+
+    Args:
+        folder: where to look.
+        config: the model's configuration.
+        fingerprint: digest of the data's splits.
+
+    Yields:
+        Path and content, newest first; files that cannot be read are passed over.
+    """
+    name, wanted = config["model"], plain_config(config)
+    for path in sorted(Path(folder).glob(f"{name}-*.pth"), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            content = load_checkpoint(path, config["device"])
+        except FairError as error:
+            logger.debug("Not a checkpoint to use: %s", error)
+            continue
+        same = content["model"] == name and content["fingerprint"] == fingerprint
+        if same and not differing_settings(content["config"], wanted):
+            yield path, content
 
 
 def _own_keys(model: str) -> set[str]:

@@ -298,17 +298,10 @@ class FairTrainerMixin:
         Raises:
             FairError: if the file cannot be read, is another model's or holds no training state.
         """
-        content = load_checkpoint(resume_file, self.config["device"])
-        if content["model"] != self.config["model"]:
-            raise FairError(f"resume={resume_file} is a checkpoint of {content['model']}, not {self.config['model']}.")
+        content = self._read_resumable(resume_file)
         training = content.get("training")
         if training is None:
             raise FairError(f"resume={resume_file} holds no training state to go on from.")
-        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
-            raise FairError(
-                f"resume={resume_file} was trained on other data or another split of {content['dataset']}; "
-                "use the same files, filters and eval_args."
-            )
         trainer: Any = self
         self.saved_model_file = str(resume_file)
         trainer.start_epoch = training["epoch"] + 1
@@ -331,6 +324,22 @@ class FairTrainerMixin:
         trainer.optimizer.load_state_dict(training["optimizer"])
         self._pending = training
         logger.info("Going on from epoch %d of %s.", trainer.start_epoch, resume_file)
+
+    def _read_resumable(self, resume_file: str | Path) -> dict[str, Any]:
+        """The content of a checkpoint of the same model on the same data.
+
+        Raises:
+            FairError: if it cannot be read, or is another model's or of other data.
+        """
+        content = load_checkpoint(resume_file, self.config["device"])
+        if content["model"] != self.config["model"]:
+            raise FairError(f"resume={resume_file} is a checkpoint of {content['model']}, not {self.config['model']}.")
+        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
+            raise FairError(
+                f"resume={resume_file} was trained on other data or another split of {content['dataset']}; "
+                "use the same files, filters and eval_args."
+            )
+        return content
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
