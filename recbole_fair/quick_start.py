@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import init_logger
 
@@ -28,9 +27,7 @@ from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
-from recbole_fair.studies.compare import compare
-from recbole_fair.studies.explain import explain_checkpoint
-from recbole_fair.studies.sweep import sweep_checkpoint
+from recbole_fair.timing import Stages
 from recbole_fair.trainer.posthoc import differing_settings
 from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
 
@@ -44,22 +41,26 @@ __all__ = [
     "sweep_checkpoint",
 ]
 
+if TYPE_CHECKING:
+    from recbole_fair.studies.compare import compare
+    from recbole_fair.studies.explain import explain_checkpoint
+    from recbole_fair.studies.sweep import sweep_checkpoint
+
 logger = logging.getLogger(__name__)
 
+# Studies draw figures: a run does not wait for what only they need.
+_STUDIES = {
+    "compare": "recbole_fair.studies.compare",
+    "explain_checkpoint": "recbole_fair.studies.explain",
+    "sweep_checkpoint": "recbole_fair.studies.sweep",
+}
 
-class _Stages:
-    """Seconds by stage."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+def __getattr__(name: str) -> Any:
+    """The functions of studies, imported when first asked for."""
+    if name not in _STUDIES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_STUDIES[name]), name)
 
 
 def run_recbole_fair(
@@ -87,7 +88,7 @@ def run_recbole_fair(
     Raises:
         FairError: for anything that the user can mend.
     """
-    stages = _Stages()
+    stages = Stages()
     config = FairConfig(model, dataset, config_file_list, config_dict)
     _check_files(config)
     reranker = make_reranker(config)
@@ -185,7 +186,7 @@ def evaluate_checkpoint(
     Raises:
         FairError: for a file that cannot be used or settings that do not fit it.
     """
-    stages = _Stages()
+    stages = Stages()
     content = load_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
@@ -223,7 +224,7 @@ def objective_function(
 
 
 def _evaluate(
-    config: FairConfig, trainer: Any, test_data: Any, stages: _Stages, shown: bool, reranker: ReRanker | None
+    config: FairConfig, trainer: Any, test_data: Any, stages: Stages, shown: bool, reranker: ReRanker | None
 ) -> dict[str, Any]:
     """Test the model, a post-hoc model in each of its variants; write the lists that the configuration asks for.
 
@@ -272,7 +273,7 @@ def _evaluate(
     return found
 
 
-def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: _Stages) -> dict[str, Any]:
+def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: Stages) -> dict[str, Any]:
     popularity = trainer.eval_collector.popularity
     result |= {
         "config": config.differences(),

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_fair import quick_start
 from recbole_fair.checkpoint import load_checkpoint, save_checkpoint
 from recbole_fair.errors import FairError
 from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, objective_function, run_recbole_fair
@@ -304,3 +307,13 @@ def test_two_runs_within_one_second_keep_both_checkpoints(settings, monkeypatch)
     monkeypatch.setattr("recbole.trainer.trainer.get_local_time", lambda: "Nov-22-2026_08-30-15")
     files = [run_recbole_fair("BPR", "small", config_dict={**settings, "epochs": 1})["checkpoint"] for _ in range(2)]
     assert [file.rpartition("-")[2] for file in files] == ["15.pth", "2.pth"]
+
+
+def test_a_run_does_not_load_what_only_studies_draw_with():
+    code = (
+        "import sys, recbole_fair.quick_start as q; assert 'matplotlib' not in sys.modules; "
+        "assert callable(q.compare) and callable(q.sweep_checkpoint) and callable(q.explain_checkpoint)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'compere'"):
+        _ = quick_start.compere

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +20,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.model.popsteer import PopSteer
 from recbole_fair.model.probe import Site
 from recbole_fair.model.spree import SPREE, median_bias
+from recbole_fair.timing import Stages
 
 MAPS = ("auto", "umap", "pca", "none")
 _GROUPS = (*NAMES, "steered")
@@ -107,17 +106,6 @@ class NeuronDossier:
         return [j for side in self.strongest.values() for j in side]
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-
-
 def _silent(items: Sequence[Any], title: str) -> Iterable[Any]:
     return items
 
@@ -138,7 +126,7 @@ def neuron_dossier(
         options: how much.
         show: wraps what takes long, with a title, for progress bars.
     """
-    model, clock = trainer.model, _Clock()
+    model, clock = trainer.model, Stages()
     assert isinstance(model, PopSteer)
     seed = trainer.config["seed"] + 1000 if options.seed is None else options.seed
     dataset = train_data._dataset
@@ -296,7 +284,7 @@ def site_dossier(
     show: Callable[[Sequence[Any], str], Iterable[Any]] = _silent,
 ) -> SiteDossier:
     """Examine a fitted SPREE model; arguments as in :func:`neuron_dossier`."""
-    model, clock = trainer.model, _Clock()
+    model, clock = trainer.model, Stages()
     assert isinstance(model, SPREE)
     probe = pd.DataFrame(model.report["probe"]["accuracies"])
     chosen = model.report["probe"]["chosen"]
