@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
 import time
 import warnings
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from runs import save, spread
 
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.config import FairConfig
@@ -240,14 +240,6 @@ def groups_of(result: EvaluationResult) -> list[dict[str, Any]]:
     return table
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1))
-    os.replace(unfinished, path)
-
-
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -277,12 +269,6 @@ def settings_of(runs: Mapping[str, Any], row: str, seeds: list[int]) -> list[dic
 def best(rows: list[dict[str, Any]], metric: str = "recall@10") -> dict[str, Any]:
     """The setting with the highest mean validation value."""
     return max(rows, key=lambda row: statistics.fmean(run["valid"][metric] for run in row["runs"].values()))
-
-
-def spread(values: list[float], digits: int = 4) -> str:
-    """Mean and standard deviation over the seeds."""
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{deviation}"
 
 
 def line(*cells: Any) -> str:

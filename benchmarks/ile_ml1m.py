@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
 import time
 import warnings
@@ -30,12 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import init_seed
+from runs import save, spread
 
 from recbole_fair.config import FairConfig
-from recbole_fair.data.files import ensure_atomic_files
-from recbole_fair.data.prepare import load_data
-from recbole_fair.registry import get_trainer
+from recbole_fair.loading import new_trainer
 from recbole_fair.rerank.settings import make_reranker
 from recbole_fair.trainer.reranking import evaluate_reranked
 
@@ -114,14 +111,7 @@ class Bench:
         if args.data_path:
             settings["data_path"] = args.data_path
         config = FairConfig(model, args.dataset, config_dict=settings)
-        ensure_atomic_files(config)
-        init_seed(args.split_seed, config["reproducibility"])
-        loaders = load_data(config)
-        init_seed(seed, config["reproducibility"])
-        net = config.model_class(config, loaders[0]._dataset).to(config["device"])
-        trainer = get_trainer(config, config.model_class)(config, net)
-        trainer.bind(*loaders)
-        return trainer, loaders
+        return new_trainer(config, args.split_seed)
 
     def run(self, method: str, keys: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Metrics of one run on validation and test, with epochs and seconds."""
@@ -152,14 +142,6 @@ class Bench:
         return found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1))
-    os.replace(unfinished, path)
-
-
 def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
     """Markdown: every setting with mean and standard deviation over the seeds, then the choice of each method."""
 
@@ -175,8 +157,7 @@ def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> st
         for metric in SHOWN:
             values = [run["test"][metric] for run in of(setting)]
             digits = 0 if metric.startswith("aggregate") else 4
-            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.{digits}f}{spread}")
+            cells.append(spread(values, digits))
         return " | ".join(["", name_of(*setting) + remark, str(len(of(setting))), *cells, ""]).strip()
 
     settings = [setting for setting in settings_of(args) if of(setting)]

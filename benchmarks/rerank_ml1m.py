@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from recbole_fair.quick_start import load_data_and_model
-from recbole_fair.registry import get_reranker, get_trainer
+from recbole_fair.checkpoint import load_checkpoint
+from recbole_fair.loading import config_of, load_trainer
+from recbole_fair.registry import get_reranker
 from recbole_fair.rerank.base import key_of
 from recbole_fair.rerank.settings import reranker_defaults
 from recbole_fair.trainer.reranking import facts_of, reranked_struct, score_deviation
@@ -114,10 +115,8 @@ def main() -> None:
 
 def bound(path: str, changes: dict[str, Any]) -> tuple[Any, list[Any]]:
     """A checkpoint's trainer and its three loaders."""
-    config, net, _, *loaders = load_data_and_model(path, changes)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
-    return trainer, loaders
+    content = load_checkpoint(path)
+    return load_trainer(config_of(content, changes), content, path)
 
 
 def show(name: str, strength: str, metrics: dict[str, float], seconds: float) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from recbole_fair.analysis.sweep import encoded_once
-from recbole_fair.quick_start import load_data_and_model
-from recbole_fair.registry import get_trainer
+from recbole_fair.checkpoint import load_checkpoint
+from recbole_fair.loading import config_of, load_trainer
 
 STRENGTHS = (1, 2, 4, 8, 16, 32)
 ALPHAS = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7)
@@ -37,9 +37,9 @@ class Runner:
     def __init__(self, path: str, settings: dict[str, Any], stack: ExitStack) -> None:
         wanted = ["NDCG", "PCE", "PCESum", "UPD", "AverageLogPopularity", "GiniIndex"]
         changes = {"metrics": wanted, "topk": [10, 100], "show_progress": False, **settings}
-        self.config, self.model, _, train, valid, test = load_data_and_model(path, changes)
-        self.trainer = get_trainer(self.config, type(self.model))(self.config, self.model)
-        self.trainer.bind(train, valid, test)
+        content = load_checkpoint(path)
+        self.trainer, (_, valid, test) = load_trainer(config_of(content, changes), content, path)
+        self.model = self.trainer.model
         self.splits = {"validation": valid, "test": test}
         stack.enter_context(encoded_once(self.model))
 

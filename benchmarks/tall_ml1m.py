@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
 import time
 import warnings
@@ -31,12 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import init_seed
+from runs import save, spread
 
 from recbole_fair.config import FairConfig
-from recbole_fair.data.files import ensure_atomic_files
-from recbole_fair.data.prepare import load_data
-from recbole_fair.registry import get_trainer
+from recbole_fair.loading import new_trainer
 
 METRIC = "ndcg@20"
 GROUPS = ("low", "med-low", "medium", "med-high", "high")
@@ -106,14 +103,9 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     if args.data_path:
         settings["data_path"] = args.data_path
     config = FairConfig(model, args.dataset, config_dict=settings)
-    ensure_atomic_files(config)
-    init_seed(args.split_seed, config["reproducibility"])
-    train, valid, test = load_data(config)
-    # The order of training comes from the loader's own generator, which took the seed of the configuration.
-    init_seed(seed, config["reproducibility"])
-    net = config.model_class(config, train._dataset).to(config["device"])
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(train, valid, test)
+    # The order of training comes from the loader's own generator, which takes the seed of the configuration.
+    trainer, (train, valid, test) = new_trainer(config, args.split_seed)
+    net = trainer.model
     course: list[dict[str, Any]] = []
     start = time.perf_counter()
 
@@ -145,14 +137,6 @@ def values_of(result: Any) -> dict[str, Any]:
     return {**result.metrics, "groups": {group["group"]: group["values"][METRIC] for group in groups}}
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=1))
-    os.replace(unfinished, path)
-
-
 def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: methods by NDCG@20 on test, overall and by group, with spread over seeds and change to MultVAE."""
     columns = ["all", *GROUPS]
@@ -165,8 +149,7 @@ def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
         shown = []
         for column in columns:
             numbers = by_column[column]
-            spread = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
-            shown.append(f"{statistics.fmean(numbers):.4f}{spread}" if numbers else "")
+            shown.append(spread(numbers) if numbers else "")
         return shown
 
     methods = [m for m in METHODS if any(run["method"] == m for run in runs.values())]

@@ -112,7 +112,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     config_dict = read_settings(settings)
     # RecBole's scripts take `-m=BPR` as well.
     model, dataset = (word and word.removeprefix("=") for word in (model, dataset))
-    files = [name for group in config_files for name in group.removeprefix("=").split()]
+    files = _file_names(config_files)
     note = _LastCheckpoint(config_dict, files)
     try:
         from recbole_fair.quick_start import run_recbole_fair
@@ -238,7 +238,7 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
     Exit code 1 means that some cells have no result.
     """
     config_dict = read_settings(settings)
-    files = [name for group in config_files for name in group.removeprefix("=").split()]
+    files = _file_names(config_files)
     options["dataset"] = options["dataset"] and options["dataset"].removeprefix("=")
     try:
         from recbole_fair.quick_start import compare
@@ -249,6 +249,11 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
         sys.exit(_EXIT_INTERRUPTED)
     if result["failed"]:
         sys.exit(_EXIT_INCOMPLETE)
+
+
+def _file_names(groups: Sequence[str]) -> list[str]:
+    """The names in the values of -c, each of which may hold several; RecBole's scripts take `-c=a.yaml` as well."""
+    return [name for group in groups for name in group.removeprefix("=").split()]
 
 
 def _read_seeds(text: str) -> int | list[int]:

@@ -26,11 +26,12 @@ _OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_pro
 _OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
 
 
-def new_trainer(config: FairConfig) -> tuple[Any, tuple[Any, Any, Any]]:
+def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any, tuple[Any, Any, Any]]:
     """Data, an untrained model and its trainer, every random generator seeded as in each run.
 
     Args:
         config: the configuration.
+        split_seed: of a random split, where several seeds are to share one; the configuration's when left out.
 
     Returns:
         The trainer, which knows its splits, and the three loaders.
@@ -38,7 +39,7 @@ def new_trainer(config: FairConfig) -> tuple[Any, tuple[Any, Any, Any]]:
     Raises:
         FairError: for data or settings that cannot be used.
     """
-    init_seed(config["seed"], config["reproducibility"])
+    init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
     loaders = load_data(config)
     init_seed(config["seed"], config["reproducibility"])
     net = config.model_class(config, loaders[0]._dataset).to(config["device"])

@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 import torch
 from recbole.model.general_recommender import MultiVAE
-from recbole.utils import init_seed
 
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.config import FairConfig
 from recbole_fair.data.groups import mainstream_scores
 from recbole_fair.data.interactions import split_interactions
 from recbole_fair.data.item_rows import ItemRows
-from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
+from recbole_fair.loading import new_trainer
 from recbole_fair.model import experts as experts_module
 from recbole_fair.model.experts import Bags
 from recbole_fair.model.tall import TALL, MultVAE, loss_gate
 from recbole_fair.model.user_weights import clipped_weights, niche_weights
 from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, run_recbole_fair
-from recbole_fair.registry import get_trainer, lineage
+from recbole_fair.registry import lineage
 from recbole_fair.trainer.tall import EagerAdam
 
 # -- models ----------------------------------------------------------------------------------------------------------
@@ -52,13 +51,8 @@ def built(model: str, options: dict[str, Any], **changes: Any) -> tuple[Any, Any
     if model != "TALL":
         options = {key: value for key, value in options.items() if key != "n_experts"}
     config = FairConfig(model, "small", config_dict={**options, **changes})
-    init_seed(config["seed"], True)
-    loaders = load_data(config)
-    init_seed(config["seed"], True)
-    net = config.model_class(config, loaders[0]._dataset)
-    trainer = get_trainer(config, config.model_class)(config, net)
-    trainer.bind(*loaders)
-    return trainer, net, loaders
+    trainer, loaders = new_trainer(config)
+    return trainer, trainer.model, loaders
 
 
 def some_users(net: Any, n: int = 8) -> dict[str, torch.Tensor]:

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from recbole.utils import init_seed
 from scipy import sparse
 from torch import nn
 
 from recbole_fair.config import FairConfig
 from recbole_fair.data.interactions import split_interactions
 from recbole_fair.data.item_rows import ItemRows
-from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
+from recbole_fair.loading import new_trainer
 from recbole_fair.model import experts as experts_module
 from recbole_fair.model import loca as loca_module
 from recbole_fair.model.experts import StackedVAE
@@ -53,10 +52,8 @@ def options(small_data: Path, in_tmp: Path) -> dict[str, Any]:
 
 def built(model: str, options: dict[str, Any], **changes: Any) -> tuple[Any, tuple[Any, Any, Any]]:
     config = FairConfig(model, "small", config_dict={**options, **changes})
-    init_seed(config["seed"], True)
-    loaders = load_data(config)
-    init_seed(config["seed"], True)
-    return config.model_class(config, loaders[0]._dataset), loaders
+    trainer, loaders = new_trainer(config)
+    return trainer.model, loaders
 
 
 class OneVAE(nn.Module):

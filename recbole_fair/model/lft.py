@@ -11,8 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_fair.errors import FairError
-from recbole_fair.model.experts import Bags, StackedVAE
+from recbole_fair.model.experts import Bags
 from recbole_fair.model.fine_tuning import Recipe, cost, fine_tuned
 from recbole_fair.model.local import LocalModel
 from recbole_fair.model.posthoc import progress_bar
@@ -224,10 +223,7 @@ class EnLFT(FineTuned):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.n_experts = int(config["n_experts"])
-        n = len(self.active_users())
-        if self.n_experts > n:
-            raise FairError(f"n_experts={self.n_experts} is more than the {n} users with training items.")
-        self.experts = StackedVAE(self.n_experts, self.n_items - 1, int(config["latent_dimension"]), self.device)
+        self.experts = self.make_experts(config)
         self.register_buffer("similarity", torch.zeros(self.n_users, self.n_experts, device=self.device))
 
     def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:

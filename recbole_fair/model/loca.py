@@ -13,8 +13,7 @@ from torch import Tensor
 
 from recbole_fair.data.interactions import split_interactions
 from recbole_fair.data.item_rows import ItemRows
-from recbole_fair.errors import FairError
-from recbole_fair.model.experts import Bags, StackedVAE, sample
+from recbole_fair.model.experts import Bags, sample
 from recbole_fair.model.local import LocalModel
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall import MultVAE
@@ -92,9 +91,7 @@ class LOCA(LocalModel):
         super().__init__(config, dataset)
         self.config = config
         self.n_experts = int(config["n_experts"])
-        if self.n_experts > len(self.active_users()):
-            raise FairError(f"n_experts={self.n_experts} is more than the {len(self.active_users())} users.")
-        self.experts = StackedVAE(self.n_experts, self.n_items - 1, int(config["latent_dimension"]), self.device)
+        self.experts = self.make_experts(config)
         self.register_buffer("kernel", torch.zeros(self.n_users, self.n_experts, device=self.device))
 
     # -- fitting -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from recbole.utils import InputType, ModelType
 from torch import Tensor
 
 from recbole_fair.errors import FairError
+from recbole_fair.model.experts import StackedVAE
 from recbole_fair.model.posthoc import PostHocModel
 
 _USERS_AT_ONCE = 512
@@ -57,6 +58,17 @@ class LocalModel(PostHocModel):
         """``[B]`` scores of pairs; each user is scored once."""
         users, back = torch.unique(interaction[self.USER_ID], return_inverse=True)
         return self.full_sort_predict({self.USER_ID: users})[back, interaction[self.ITEM_ID]]
+
+    def make_experts(self, config: Any) -> StackedVAE:
+        """A stack of ``n_experts`` local models.
+
+        Raises:
+            FairError: for more local models than users.
+        """
+        wanted, there = int(config["n_experts"]), len(self.active_users())
+        if wanted > there:
+            raise FairError(f"n_experts={wanted} is more than the {there} users with training items.")
+        return StackedVAE(wanted, self.n_items - 1, int(config["latent_dimension"]), self.device)
 
     def active_users(self) -> Tensor:
         """Ids of the users with training items, long ``[N]``, rising."""
