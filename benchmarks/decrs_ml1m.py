@@ -23,7 +23,6 @@ validation Recall@10 over the seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import time
@@ -33,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import save, spread
+from runs import opened, save, spread
 
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.config import FairConfig
@@ -92,9 +91,7 @@ class Bench:
         self.folder = self.out.with_suffix("").absolute()
         fixed = ("model", "dataset", "learning_rate", "batch", "dropout", "epochs", "stopping_step")
         setup = {key: getattr(args, key) for key in fixed}
-        self.content = json.loads(self.out.read_text()) if self.out.is_file() else {"setup": setup, "runs": {}}
-        if self.content["setup"] != setup:
-            raise SystemExit(f"{self.out} was made with {self.content['setup']}, not {setup}: choose another --out.")
+        self.content = opened(self.out, setup)
         self.end = None if args.minutes is None else time.monotonic() + 60 * args.minutes
 
     @property

@@ -19,7 +19,6 @@ one with the lowest mean validation UPD@10; if none is, the one with the highest
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import save, spread
+from runs import opened, save, spread
 
 from recbole_fair.config import FairConfig
 from recbole_fair.loading import new_trainer
@@ -209,9 +208,7 @@ def main() -> None:
     out = Path(args.out)
     fixed = ("dataset", "split_seed", "embedding_size", "learning_rate", "batch", "epochs", "stopping_step")
     setup = {key: getattr(args, key) for key in fixed}
-    content = json.loads(out.read_text()) if out.is_file() else {"setup": setup, "runs": {}}
-    if content["setup"] != setup:
-        raise SystemExit(f"{out} was made with {content['setup']}, not {setup}: choose another --out.")
+    content = opened(out, setup)
     bench, start = Bench(args), time.monotonic()
     for method, keys, seed in () if args.table else runs_of(args):
         name = name_of(method, keys, seed)

@@ -11,6 +11,18 @@ from typing import Any
 from recbole_fair.outputs import write_atomically
 
 
+def opened(path: Path, setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a JSON file of runs, ``{"setup": ..., "runs": {name: run}}``; without runs when there is no file yet.
+
+    Raises:
+        SystemExit: if its runs were made in another way.
+    """
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"setup": dict(setup), "runs": {}}
+    if content["setup"] != setup:
+        raise SystemExit(f"{path} was made with {content['setup']}, not {setup}: choose another --out.")
+    return content
+
+
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     write_atomically(path, lambda file: json.dump(content, file, indent=1))

@@ -20,7 +20,6 @@ the gate itself gives, without the noise of a second training.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import time
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import save, spread
+from runs import opened, save, spread
 
 from recbole_fair.config import FairConfig
 from recbole_fair.loading import new_trainer
@@ -209,9 +208,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     out = Path(args.out)
     setup = {key: getattr(args, key) for key in ("dataset", "n_experts", "split_seed", "epochs")}
-    content = json.loads(out.read_text()) if out.is_file() else {"setup": setup, "runs": {}}
-    if content["setup"] != setup and not args.table:
-        raise SystemExit(f"{out} was made with {content['setup']}, not {setup}: choose another --out.")
+    content = opened(out, setup)
     start = time.monotonic()
     # Seed by seed, so that a part of the table is a whole comparison.
     for seed in () if args.table else args.seeds:
