@@ -80,7 +80,7 @@ class StackedVAE(nn.Module):
         else:
             scaled, bias = latent * gate.t().unsqueeze(2), gate @ self.decoder_bias
         flat = scaled.permute(1, 0, 2).reshape(batch, experts * size)
-        return F.linear(flat, self.decoder.view(-1, experts * size)) + bias
+        return F.linear(flat, self.decoder.view(-1, experts * size)) + bias.to(latent.dtype)
 
     def losses(self, latent: Tensor, targets: ItemRows, masked: ItemRows | None = None) -> Tensor:
         """Cross-entropy of each expert on each row's targets, summed over them; streamed, differentiable.

@@ -298,14 +298,15 @@ class _Sums(torch.autograd.Function):
         """Total and squares ``[B, K]`` of each side, then the norm."""
         found: list[Tensor] = []
         kept: list[Tensor] = []
-        for side in sides:
-            rows = table.index_select(0, side.index.reshape(-1)).view(*side.index.shape, -1)
-            rows.mul_(side.value.unsqueeze(-1))
-            few = table[side.start : side.start + side.dense.shape[1]]
-            total = torch.addmm(rows.sum(1), side.dense, few)
-            squares = torch.addmm(rows.square().sum(1), side.dense.square(), few.square())
-            found += [total, squares]
-            kept.append(rows)
+        with torch.autocast(table.device.type, enabled=False):  # sums of squares are not for half precision
+            for side in sides:
+                rows = table.index_select(0, side.index.reshape(-1)).view(*side.index.shape, -1)
+                rows.mul_(side.value.unsqueeze(-1))
+                few = table[side.start : side.start + side.dense.shape[1]]
+                total = torch.addmm(rows.sum(1), side.dense, few)
+                squares = torch.addmm(rows.square().sum(1), side.dense.square(), few.square())
+                found += [total, squares]
+                kept.append(rows)
         norm = torch.linalg.vector_norm(table)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(table, norm, *kept)
