@@ -140,17 +140,20 @@ NOTES = """## Intervals, groups, curves
 - `bootstrap: N` resamples users N times. An interval is the 2.5 % and 97.5 % points of the resampled values, moved
   so that their mean is the value of the sample: a resample holds about 63 % of the users, so that coverage, Gini
   and entropy of resamples are shifted as a whole, and only their spread says something about uncertainty.
-- `group_metrics` reports per-user metrics by group: `[mainstream, gender]` NDCG by these groups,
-  `{mainstream: {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's
-  training items to those of all other users, equally large groups from low to high. `drift`: symmetric KL divergence
-  of the item groups (`group_field`) between the two halves of the history, users above each threshold (groups
-  overlap) or `bins` equal groups. `popularity_taste`: share of head items in the history, lowest 20 %, middle 60 %,
-  highest 20 % of users. Any other name is a column of the data set's `.user` file, by value or, with `bins`, by rank
-  of the number. The file is read beside the data set: neither the model's inputs nor the catalogue change.
+- `group_metrics` reports per-user metrics by group: `[mainstream, gender]` NDCG by these groups, `{mainstream:
+  {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's training items
+  to those of all other users, 5 (or `bins`) equally large groups from low to high. `drift`: symmetric KL divergence
+  of the item groups (`group_field`) between the two halves of the history, users above each of `thresholds` (0, .5,
+  1, 2, 3, 4; groups overlap) or `bins` equal groups. `popularity_taste`: share of head items in the history, lowest
+  20 %, middle 60 %, highest 20 % of users. Any other name is a column of the data set's `.user` file, by value or,
+  with `bins`, by rank of the number. The file is read beside the data set: neither the model's inputs nor the
+  catalogue change.
 - `curves` of a result: the calibration curve (mean share of the history at or below each popularity quantile of
-  the list; above the diagonal: lists are too popular) and the Lorenz curve of item counts.
+  the list; above the diagonal: lists are too popular), the Lorenz curve of item counts, and exposure by popularity
+  (see [report](report.md)). With several variants they are `calibration_curves`, `lorenz_curves`, `exposure_curves`.
 - `valid_constraint: "GiniIndex@10 <= 0.8"` keeps the best epoch among those that keep the bound; if none does, the
-  one that misses it least, and the result says so."""
+  one that misses it least, and the result says so. Several bounds are a list, or joined by `and`; their metrics must
+  stand in `metrics`."""
 
 REASONS = {
     "ndcg": "LensKit discounts by max(1, log2(rank)), so that ranks 1 and 2 count alike; RecTools divides by the gain "
@@ -195,8 +198,8 @@ def page() -> str:
         "",
         "## Options",
         "",
-        "| key | default | meaning |",
-        "|---|---|---|",
+        "| key | default | allowed | meaning |",
+        "|---|---|---|---|",
         *_option_rows(),
         "",
         "## Against other libraries",
@@ -225,7 +228,8 @@ def _option_rows() -> list[str]:
         "valid_constraint", "per_user_file", "per_item_file",
     )  # fmt: skip
     shown = {True: "not set"}
-    return [f"| `{n}` | {shown.get(defaults[n] is None, defaults[n])} | {KEYS[n].what} |" for n in names]
+    values = {n: shown.get(defaults[n] is None, defaults[n]) for n in names}
+    return [f"| `{n}` | {value} | {KEYS[n].allowed()} | {KEYS[n].what} |" for n, value in values.items()]
 
 
 if __name__ == "__main__":

@@ -300,8 +300,16 @@ def test_data_without_timestamps(folder, tmp_path, in_tmp):
     random = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "mode": "full"}, "epochs": 1}
     with pytest.raises(FairError, match="no column 'timestamp' and DecFM reads histories in time"):
         finished(tmp_path, **random)
+    with pytest.raises(FairError, match="no column 'timestamp' and the table by interest drift needs it"):
+        finished(tmp_path, mediator="none", **random)
     plain = finished(tmp_path, mediator="none", group_metrics=None, **random)
     assert list(plain["variants"]) == ["backbone"]
+
+
+def test_table_by_drift_of_a_plain_machine_loads_the_timestamps(folder, in_tmp):
+    random = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "mode": "full"}, "epochs": 1}
+    plain = finished(folder, mediator="none", group_field="genre", **random)
+    assert plain["groups"]["drift"]["groups"][0]["size"] > 0
 
 
 def test_data_without_item_groups(folder, tmp_path, in_tmp):

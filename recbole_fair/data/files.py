@@ -66,8 +66,8 @@ def interaction_files(config: Any) -> list[Path]:
 
 
 def needs_time(config: Any) -> bool:
-    """Whether training, splitting or the model itself goes by time."""
-    return _reads_time(config) or config["eval_args"]["order"] == "TO"
+    """Whether training, splitting, the model itself or a table by user group goes by time."""
+    return bool(_why_time(config))
 
 
 def read_header(file: Path, config: Any) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _has_rows(file: Path, config: Any) -> bool:
 
 def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
     field = config["TIME_FIELD"]
-    why = f"{config['model']} reads histories in time" if _reads_time(config) else "eval_args order=TO splits by time"
+    why = _why_time(config)
     if field not in header:
         raise FairError(
             f"{file} has no column '{field}' and {why}: name the column of timestamps by TIME_FIELD "
@@ -138,7 +138,7 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
         raise FairError(
             f"{file}: the column '{field}' must be {field}:float to be ordered, not {field}:{header[field]}."
         )
-    _load_time_column(config, file)
+    _load_time_column(config, file, why)
     column = f"{field}:float"
     try:
         times = pd.read_csv(
@@ -160,12 +160,19 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
         )
 
 
-def _reads_time(config: Any) -> bool:
+def _why_time(config: Any) -> str:
+    """What the timestamps are needed for, as a clause; empty if for nothing."""
     own = getattr(config["model_class"], "reads_time", None)
-    return bool(config["MODEL_TYPE"] == ModelType.SEQUENTIAL or (own is not None and own(config)))
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or (own is not None and own(config)):
+        return f"{config['model']} reads histories in time"
+    if config["eval_args"]["order"] == "TO":
+        return "eval_args order=TO splits by time"
+    if "drift" in (config["group_metrics"] or ()):
+        return "the table by interest drift needs it (group_metrics=null turns it off)"
+    return ""
 
 
-def _load_time_column(config: Any, file: Path) -> None:
+def _load_time_column(config: Any, file: Path, why: str) -> None:
     """Add the timestamps to ``load_col`` where RecBole's bare default leaves them out."""
     field = config["TIME_FIELD"]
     columns = config["load_col"]
@@ -173,7 +180,7 @@ def _load_time_column(config: Any, file: Path) -> None:
     if columns is None or loaded == "*" or (loaded is not None and field in loaded):
         return
     if "load_col" in getattr(config, "user_settings", {}):
-        raise FairError(f"load_col must name '{field}' under inter: {config['model']} goes by time.")
+        raise FairError(f"load_col must name '{field}' under inter: {why}.")
     config["load_col"] = {**columns, "inter": [*(loaded or []), field]}
     logger.info("load_col: '%s' of %s is loaded as well.", field, file)
 

@@ -175,7 +175,10 @@ _SEGMENT_NOTE = (
     "Segments: segment_head_share and segment_tail_share (20 % each) of training interactions (segment_by); unseen "
     "items are tail, ties by ascending id."
 )
-_HISTORY_NOTE = "History: all training interactions with repeats; users without a history or list are left out."
+_HISTORY_NOTE = (
+    "History: all training interactions with repeats (under `metric_history: train_valid`, with validation when "
+    "testing); users without a history or list are left out."
+)
 
 
 def _segment_ndcg(name: str, segment: int) -> MetricSpec:
