@@ -18,6 +18,7 @@ from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.pairs import PairLoader
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
+from recbole_fair.data.times import keep_order_of_times
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def load_data(config: Any) -> tuple[Any, Any, Any]:
     ensure_atomic_files(config)
     with filtering_errors(config):
         dataset = create_dataset(config)
+    keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
     logger.info(dataset)
     return data_preparation(config, dataset)
