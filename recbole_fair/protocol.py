@@ -18,6 +18,8 @@ from recbole_fair.schema import did_you_mean
 
 # Click-through models of RecBole that rank sampled candidates or single rows only.
 _VALUE_MODELS = ("DIN", "DIEN")
+# Models of RecBole that learn from users' rows, without sampled items.
+_ROW_MODELS = ("MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RaCT", "RecVAE", "DiffRec", "LDiffRec")
 _EVAL_ARGS = ("split", "order", "group_by", "mode")
 _CLIPPING = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
 _INTERVAL = r"[\[(]\s*(-?inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*,\s*(inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*[\])]"
@@ -97,8 +99,10 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _valid_metric(final, user)
     _eval_args(final)
     _loss(final, user, model_class)
-    _train_sampling(final)
+    _train_sampling(final, user, model_class)
     _filters(final)
+    if str(final.get("learner")).lower() == "sparse_adam":
+        raise FairError("learner=sparse_adam needs sparse gradients, which no model here has; use adam.")
     clipping = final.get("clip_grad_norm")
     for key in clipping if isinstance(clipping, dict) else ():
         if key not in _CLIPPING:
@@ -165,11 +169,14 @@ def _eval_args(final: dict[str, Any]) -> None:
         if key not in _EVAL_ARGS:
             raise FairError(f"eval_args: {key!r} is not one of {', '.join(_EVAL_ARGS)}{did_you_mean(key, _EVAL_ARGS)}")
     split = given.get("split", _RANKING_EVAL_ARGS["split"])
-    if not isinstance(split, dict) or len(split) != 1 or next(iter(split)) not in ("RS", "LS"):
-        raise FairError(f"eval_args: split={split!r} must be {{RS: [0.8, 0.1, 0.1]}} or {{LS: valid_and_test}}.")
+    if not isinstance(split, dict) or len(split) != 1 or next(iter(split)) not in ("RS", "LS", "TS"):
+        raise FairError(
+            f"eval_args: split={split!r} must be {{RS: [0.8, 0.1, 0.1]}}, {{LS: valid_and_test}} or "
+            "{TS: [0.8, 0.1, 0.1]}."
+        )
     (way, value), *_ = split.items()
-    if way == "RS" and not _is_ratio(value):
-        raise FairError(f"eval_args: RS={value!r} must be three shares (training, validation, test), none negative.")
+    if way in ("RS", "TS") and not _is_ratio(value):
+        raise FairError(f"eval_args: {way}={value!r} must be three shares (training, validation, test), none negative.")
     if way == "LS" and value not in ("valid_and_test", "valid_only", "test_only"):
         raise FairError(f"eval_args: LS={value!r} must be valid_and_test, valid_only or test_only.")
     order = given.get("order", "RO")
@@ -180,6 +187,13 @@ def _eval_args(final: dict[str, Any]) -> None:
             f"eval_args: {final['model']} reads histories in time and needs order: TO "
             "(and eval_args as a whole replaces the default: name split, order and mode)."
         )
+    if way == "TS" and (order != "TO" or given.get("group_by", "user") != "user"):
+        raise FairError(
+            "eval_args: split TS cuts each user's history at a time: it needs order: TO and group_by: user."
+        )
+    files = final.get("benchmark_filename")
+    if files is not None and len(files) != 3:
+        raise FairError(f"benchmark_filename={files!r} must name three parts: training, validation and test.")
     if given.get("group_by", "user") not in ("user", "none", None):
         raise FairError(f"eval_args: group_by={given['group_by']!r} must be user or none.")
     mode = given.get("mode", "full")
@@ -196,7 +210,7 @@ def _is_ratio(value: Any) -> bool:
     numbers = isinstance(value, (list, tuple)) and all(
         isinstance(share, (int, float)) and not isinstance(share, bool) and share >= 0 for share in value
     )
-    return bool(numbers and len(value) in (2, 3) and sum(value) > 0)
+    return bool(numbers and len(value) == 3 and sum(value) > 0)
 
 
 def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:
@@ -236,17 +250,30 @@ def _filters(final: Mapping[str, Any]) -> None:
             )
 
 
-def _train_sampling(final: dict[str, Any]) -> None:
+def _train_sampling(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:
     sampling = final.get("train_neg_sample_args")
+    if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() == "none":
+        final["train_neg_sample_args"] = sampling = None
+    base = getattr(model_class, "base_class", None) or model_class
+    by_rows = final["model"] in _ROW_MODELS or getattr(base, "reads_users", False)
+    if sampling is None:
+        pairs = getattr(base, "input_type", None) == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL
+        compares = (pairs and not by_rows) or final.get("loss_type") == "BPR"
+        if compares and "train_neg_sample_args" in user:
+            raise FairError(
+                f"train_neg_sample_args: {final['model']} compares items with sampled ones, so there must be some; "
+                "leave the key out."
+            )
+        return
     if not isinstance(sampling, dict):
         return
+    if by_rows and sampling.get("dynamic"):
+        raise FairError(f"train_neg_sample_args: dynamic has no meaning for {final['model']}, which samples no items.")
     for key in sampling:
         if key not in _ONE_NEGATIVE:
             raise FairError(f"train_neg_sample_args: {key!r} is not a known part{did_you_mean(key, _ONE_NEGATIVE)}")
     distribution = sampling.get("distribution", "uniform")
-    if str(distribution).lower() == "none":
-        final["train_neg_sample_args"] = None
-    elif distribution not in ("uniform", "popularity"):
+    if distribution not in ("uniform", "popularity"):
         raise FairError(f"train_neg_sample_args: distribution={distribution!r} must be uniform or popularity.")
     elif not isinstance(sampling.get("sample_num", 1), int) or sampling.get("sample_num", 1) < 1:
         raise FairError(f"train_neg_sample_args: sample_num={sampling['sample_num']!r} must be at least 1.")

@@ -137,6 +137,16 @@ def test_every_local_model_keeps_its_own_best_epoch(options, monkeypatch):
     assert torch.equal(net.experts.decoder[:, 1], weights[0][:, 1])
 
 
+def test_without_validation_the_last_epoch_stands(options, caplog):
+    net, (train, *_) = built("LOCA", options, n_experts=2, epochs=2, kl_reduction="sum")
+    before = net.experts.decoder.detach().clone()
+    net.fit_intervention(train, None)
+    assert (net.experts.decoder != before).float().mean() > 0.9
+    assert net.report["epochs"] == 2
+    assert net.report["mean_best_epoch"] == 1
+    assert "kl_reduction: of the base alone" in caplog.text
+
+
 def test_validation_of_local_models_against_a_loop_over_users(options):
     net, (_, valid, _) = built("LOCA", options, n_experts=3, loca_test_h=0.9)
     net.kernel.copy_((torch.rand(net.n_users, 3) < 0.5).float())

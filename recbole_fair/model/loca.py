@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 _SHARE_OF_CANDIDATES = 10  # every tenth user may become an anchor, as in the authors' code
 
+# Keys of training that local models, which one loop trains as a stack, do not follow.
+_OF_THE_BASE = (
+    "learner", "clip_grad_norm", "learning_rate_schedule", "learning_rate_warmup", "eval_step", "kl_reduction",
+)  # fmt: skip
+
 
 def epanechnikov(embeddings: Tensor, anchors: Tensor, width: float) -> Tensor:
     """Kernel ``0.75 max(1 - (d / width)^2, 0)`` of the angular distance d = (2 / pi) arccos(cosine).
@@ -98,6 +103,13 @@ class LOCA(LocalModel):
 
     def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
         """Choose anchors and train their local models; see the class."""
+        unread = [key for key in _OF_THE_BASE if key in getattr(self.config, "user_settings", {})]
+        if unread:
+            logger.warning(
+                "%s: of the base alone. Local models are trained by Adam at a constant rate and judged by NDCG after "
+                "every epoch.",
+                ", ".join(unread),
+            )
         users = self.active_users()
         embeddings = self._embeddings(users)
         anchors = self._anchors(embeddings)
@@ -158,8 +170,8 @@ class LOCA(LocalModel):
                 for batch in train_data:
                     steps += 1
                     self._step(batch[self.USER_ID].to(self.device), kernel, optimizer, steps)
-                scores = judge.scores() if judge is not None else best_score + 1
-                better = scores > best_score
+                scores = best_score if judge is None else judge.scores()
+                better = torch.ones_like(best_epoch, dtype=torch.bool) if judge is None else scores > best_score
                 best_score[better], best_epoch[better] = scores[better], epoch
                 for name, value in stack.named_parameters():
                     _by_expert(name, best[name])[better] = _by_expert(name, value.detach())[better]
