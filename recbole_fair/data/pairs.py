@@ -1,4 +1,4 @@
-"""Labelled pairs, positives and sampled negatives shuffled together, from flat arrays."""
+"""Batches of labelled pairs for models that normalise them: sampled, from flat arrays, or RecBole's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from recbole.data.interaction import Interaction
+from recbole.data.interaction import Interaction, cat_interactions
 
 from recbole_fair.data.interactions import training_interactions
 from recbole_fair.errors import FairError
@@ -27,7 +27,7 @@ class PairLoader:
     Args:
         config: reads ``seed``, ``train_batch_size`` (rows a batch, positives and negatives), ``train_neg_sample_args``.
         dataset: the training split.
-        shuffle: whether rows are shuffled within an epoch.
+        shuffle: whether rows are shuffled within an epoch; otherwise each positive's negatives come right behind it.
 
     Attributes:
         stream: number of the stream of random numbers; models trained one after another take different ones.
@@ -39,9 +39,7 @@ class PairLoader:
         self.shuffle = shuffle
         self.epoch = 0
         self.stream = 0
-        self.batch_size = int(config["train_batch_size"])
-        if self.batch_size < 2:
-            raise FairError(f"train_batch_size={self.batch_size} is too small: {config['model']} normalises batches.")
+        self.batch_size = _batch_size(config)
         self.n_negatives = int(config["train_neg_sample_args"].get("sample_num", 1))
         inter = training_interactions(dataset)
         self.users, self.items, self.n_items = inter.user, inter.item, inter.n_items
@@ -90,7 +88,10 @@ class PairLoader:
         n = len(self.users)
         users = np.tile(self.users, 1 + self.n_negatives)
         items = np.concatenate([self.items, self.sample_negatives(users[n:], rng)])
-        order = rng.permutation(len(users)) if self.shuffle else np.arange(len(users))
+        if self.shuffle:
+            order = rng.permutation(len(users))
+        else:  # all positives first would be batches of one label
+            order = np.arange(len(users)).reshape(1 + self.n_negatives, n).T.ravel()
         user, item = torch.from_numpy(users[order]), torch.from_numpy(items[order])
         label = torch.from_numpy((order < n).astype(np.float32))
         names = [self.config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "LABEL_FIELD")]
@@ -98,3 +99,39 @@ class PairLoader:
             part = slice(start, stop)
             yield Interaction(dict(zip(names, (user[part], item[part], label[part]), strict=True)))
         self.epoch += 1
+
+
+class JoinedBatches:
+    """RecBole's training loader without sampling, a single row left over joining the batch before it (BatchNorm).
+
+    Args:
+        config: reads ``train_batch_size``.
+        loader: a RecBole ``TrainDataLoader``; everything but the batches is taken from it.
+    """
+
+    def __init__(self, config: Any, loader: Any) -> None:
+        _batch_size(config)
+        self._loader = loader
+        self._joins = len(loader) > 1 and loader.sample_size % loader.step == 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader) - self._joins
+
+    def __iter__(self) -> Iterator[Interaction]:
+        batches = iter(self._loader)
+        yield from itertools.islice(batches, len(self) - self._joins)
+        if self._joins:
+            yield cat_interactions(list(batches))
+
+
+def _batch_size(config: Any) -> int:
+    """``train_batch_size``, which has to be more than one row."""
+    size = int(config["train_batch_size"])
+    if size < 2:
+        raise FairError(
+            f"train_batch_size={size} is too small: {config['model']} normalises batches; use 2 or more rows."
+        )
+    return size
