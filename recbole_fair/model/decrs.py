@@ -8,18 +8,20 @@ time the deconfounded model is mixed with the plain one, the more the user's int
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
-from recbole.utils import InputType
+from recbole.utils import EvaluatorType, InputType
 from torch import Tensor, nn
 
 from recbole_fair.data.confounder import confounder_prior, normalized_drift
-from recbole_fair.data.features import load_features
+from recbole_fair.data.features import Features, load_features
 from recbole_fair.data.groups import ItemGroups, UserFacts, load_item_groups
 from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import training_interactions
@@ -35,6 +37,7 @@ BACKBONE, DECONFOUNDED, SECOND = "backbone", "deconfounded", "backbone2"
 # What a fused variant mixes into the backbone.
 _PARTNERS = {"fused": DECONFOUNDED, "control": SECOND}
 _SEED_STEP = 1_000_003
+_SEEDS = 2**32  # NumPy takes no larger ones
 _LARGEST = 40.0
 _CELLS = 100_000  # scores mixed at a time: what stays in a processor's cache
 
@@ -46,13 +49,15 @@ class DecRS(Variants, GeneralRecommender):
     initial weights and other sampled items is trained, and mixed with the first by the same weights: what a mixture of
     two machines gains without any deconfounding.
 
-    All scores are logits; that of a mixture is the logit of Eq. 11, which ranks as Eq. 11 does.
+    All scores are logits; that of a mixture is the logit of Eq. 11, which ranks as Eq. 11 does. Only where the
+    evaluation is by value (LogLoss, RMSE ...) are the scores of pairs the probabilities themselves.
 
     Attributes:
         parts: the machines by name: ``backbone``, ``deconfounded``, ``backbone2``.
         part: name of the one that is trained, or was last.
         trained: names of those whose training has ended.
         drift: interest drift of each user (Eq. 10) ``[n_users]``, NaN where it is not known.
+        drift_has_validation: whether it was worked out with the validation items (``drift_history: train_valid``).
         inference: the variant that a run is about.
         fusion_alpha: exponent of Eq. 12; 0 is the deconfounded model for everyone, large values leave it to the users
             with the most drift.
@@ -62,7 +67,7 @@ class DecRS(Variants, GeneralRecommender):
     trainer_name: ClassVar[str] = "DecRSTrainer"
     reads_pairs: ClassVar[bool] = True
     strength_keys: ClassVar[tuple[str, ...]] = ("inference", "fusion_alpha")
-    other_parameter_name: ClassVar[list[str]] = ["trained", "features"]
+    other_parameter_name: ClassVar[list[str]] = ["trained", "features", "drift_has_validation"]
     has_hidden_layers: ClassVar[bool] = False
 
     drift: Tensor
@@ -72,6 +77,7 @@ class DecRS(Variants, GeneralRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.LABEL = config["LABEL_FIELD"]
+        self._by_value = config["eval_type"] == EvaluatorType.VALUE
         self.mediator = str(config["mediator"])
         self.reg_weight = float(config["reg_weight"])
         names = [BACKBONE] if self.mediator == "none" else [BACKBONE, DECONFOUNDED]
@@ -81,9 +87,11 @@ class DecRS(Variants, GeneralRecommender):
         self.variants = tuple(variants)  # type: ignore[misc]
         inter = training_interactions(dataset)
         histories = Histories.from_interactions(inter)
+        self._group_field = config["group_field"]
         self.groups = self._load_groups(config, dataset)
         self._smoothing = float(config["ckl_smoothing"])
         self.drift_history = str(config["drift_history"])
+        self.drift_has_validation = False
         self.register_buffer("drift", torch.full((inter.n_users,), torch.nan))
         if self._needs_drift:
             self.set_drift(histories)
@@ -124,6 +132,7 @@ class DecRS(Variants, GeneralRecommender):
             "items": list(features.items.fields),
             "size": features.size,
             "groups": [] if self.groups is None else list(self.groups.names),
+            "digests": _digests(features, self.groups),
         }
         tables = FeatureTables(features)
         dropout = config["dropout_prob"]
@@ -222,15 +231,24 @@ class DecRS(Variants, GeneralRecommender):
         self.variant = self.inference
 
     def scoring_notes(self) -> list[str]:
-        """Say for how many users there is no interest drift."""
+        """Say whether the drift has seen the validation items, and for how many users there is none."""
+        notes = []
+        if self.drift_has_validation:
+            mixed = " and ".join(name for name in self.variants if name in _PARTNERS)
+            notes.append(
+                "drift_history=train_valid: the drift that mixes the machines was worked out with the validation items "
+                f"(as in the authors' code), so validation results of {mixed} are not clean, and a fusion_alpha chosen "
+                "by them has seen these items."
+            )
         unknown = self._unknown_drift() if self._needs_drift else 0
-        if not unknown:
-            return []
-        assert self.groups is not None
-        return [
-            f"{unknown} of {int(self._has_history.sum())} users have no known interest drift (fewer than two training "
-            f"interactions, or half a history without '{self.groups.field}'): they are scored as users without drift."
-        ]
+        if unknown:
+            assert self.groups is not None
+            notes.append(
+                f"{unknown} of {int(self._has_history.sum())} users have no known interest drift (fewer than two "
+                f"training interactions, or half a history without '{self.groups.field}'): they are scored as users "
+                "without drift."
+            )
+        return notes
 
     # -- scoring -------------------------------------------------------------------------------------------------
 
@@ -256,9 +274,11 @@ class DecRS(Variants, GeneralRecommender):
 
     @torch.no_grad()
     def predict(self, interaction: Any) -> Tensor:
-        """``[B]`` logits of the interaction's own pairs."""
+        """``[B]`` logits of the interaction's own pairs; in an evaluation by value their probabilities."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
-        return self._score(users, lambda machine: machine(users, items))
+        scores = self._score(users, lambda machine: machine(users, items))
+        # In single precision all logits from 17 on would be 1: no longer told apart, and costly to the log loss.
+        return scores.double().sigmoid() if self._by_value else scores
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
@@ -307,25 +327,75 @@ class DecRS(Variants, GeneralRecommender):
         return found
 
     def load_other_parameter(self, para: Mapping[str, Any] | None) -> None:
-        """Take over which parts are trained.
+        """Take over which parts are trained, and whether the drift has seen the validation items.
 
         Raises:
             FairError: if the weights belong to other features or groups.
         """
         if para is None:
             return
-        if dict(para["features"]) != self.features:
-            raise FairError(
-                f"The checkpoint was trained on the features {para['features']['users']} and "
-                f"{para['features']['items']}; now they are {self.features['users']} and {self.features['items']}: "
-                "leave group_field, user_features, item_features and the files as they were."
-            )
+        self.check_features(para["features"])
         self.trained = list(para["trained"])
+        # Files from before it was noted: then the setting says it, there having been validation items as a rule.
+        self.drift_has_validation = bool(
+            para.get("drift_has_validation", self._needs_drift and self.drift_history == "train_valid")
+        )
+
+    def check_features(self, stored: Mapping[str, Any]) -> None:
+        """See that a checkpoint's ``features`` are those of this model.
+
+        Raises:
+            FairError: for other columns, other groups, or other values in the same columns.
+        """
+        now = self.features
+        known = stored.get("digests", {})  # none in older files
+        other = [name for name, digest in now["digests"].items() if known.get(name, digest) != digest]
+        if stored["groups"] != now["groups"] and "groups" not in other:
+            other.append("groups")
+        if other and all(stored[side] == now[side] for side in ("users", "items")):
+            keys = {
+                "users": f"user_features ({', '.join(now['users'])})",
+                "items": f"item_features ({', '.join(now['items'])})",
+                "groups": f"group_field={self._group_field}",
+            }
+            raise FairError(
+                f"The checkpoint was trained with other values of {' and '.join(keys[name] for name in other)}: leave "
+                "the files of users and items and these settings as they were, or train anew."
+            )
+        if any(stored[key] != now[key] for key in now if key != "digests"):
+            raise FairError(
+                f"The checkpoint was trained on the features {stored['users']} and {stored['items']}; now they are "
+                f"{now['users']} and {now['items']}: leave group_field, user_features, item_features and the files as "
+                "they were."
+            )
 
 
 def part_seed(config: Any, name: str) -> int:
     """Seed of one machine of a run: each has initial weights and sampled items of its own."""
-    return int(config["seed"] or 0) + _SEED_STEP * (BACKBONE, DECONFOUNDED, SECOND).index(name)
+    return (int(config["seed"] or 0) + _SEED_STEP * (BACKBONE, DECONFOUNDED, SECOND).index(name)) % _SEEDS
+
+
+def _digests(features: Features, groups: ItemGroups | None) -> dict[str, str]:
+    """Digests of who has which value: of the feature tables of users and items, and of the groups' weights."""
+    tables = {"users": features.users, "items": features.items}
+    found = {
+        name: _digest(*(t.numpy() for t in (table.index, table.value, table.dense))) for name, table in tables.items()
+    }
+    if groups is not None:
+        matrix = groups.matrix.tocsr(copy=True)
+        matrix.sum_duplicates()  # and sorts, so that equal matrices have equal parts
+        matrix.eliminate_zeros()
+        found["groups"] = _digest(matrix.indptr, matrix.indices, matrix.data)
+    return found
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.array(array.shape, dtype="<i8").tobytes())
+        # The same bytes on every machine, and whatever width SciPy chose for its indices.
+        digest.update(np.ascontiguousarray(array, dtype="<f4" if array.dtype.kind == "f" else "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def fused_logits(backbone: Tensor, other: Tensor, weight: Tensor) -> Tensor:

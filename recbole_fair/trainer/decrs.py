@@ -13,6 +13,7 @@ from recbole.utils import init_seed
 
 from recbole_fair.checkpoint import unpack_arrays
 from recbole_fair.data.interactions import split_interactions
+from recbole_fair.data.pairs import JoinedBatches
 from recbole_fair.model.decrs import part_seed
 from recbole_fair.trainer.trainer import FairTrainer
 from recbole_fair.trainer.variants import VariantTrainer
@@ -51,6 +52,12 @@ class PartTrainer(FairTrainer):
             )
         optimizer: torch.optim.Optimizer = super()._build_optimizer(params=params, **kwargs)
         return optimizer
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        # RecBole's own loader makes batches of labelled rows, where nothing is sampled, and may leave a single one.
+        if (self.config["train_neg_sample_args"] or {}).get("distribution", "none") == "none":
+            train_data = JoinedBatches(self.config, train_data)
+        return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
 
 class DecRSTrainer(VariantTrainer):
@@ -118,6 +125,9 @@ class DecRSTrainer(VariantTrainer):
     ) -> None:
         model, facts = self.model, self.checkpoint_extra["parts"]
         model.part = model.variant = name
+        # RecBole clips over all parameters, and a part's optimizer clears those of the part alone: a gradient that
+        # another part left behind would count in every norm, but not in a resumed run's.
+        model.zero_grad(set_to_none=True)
         seed = part_seed(self.config, name)
         init_seed(seed, self.config["reproducibility"])
         train_data.stream = seed  # RecBole's own loader, which takes the global generators, does not read it
@@ -132,6 +142,7 @@ class DecRSTrainer(VariantTrainer):
         score, result = trainer.fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
         if valid_data:
             trainer.load_best()  # without validation the last epoch stands
+        model.zero_grad(set_to_none=True)
         self.notes += trainer.notes
         model.trained = [*model.trained, name]
         facts[name] = {
@@ -145,6 +156,7 @@ class DecRSTrainer(VariantTrainer):
             return
         if any(name in ("fused", "control") for name in self.model.variants):
             self.model.set_drift(self.eval_collector.histories.extended(split_interactions(valid_data._dataset)))
+            self.model.drift_has_validation = True
             self.checkpoint_extra["decrs"] = self.model.report()
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
@@ -154,6 +166,8 @@ class DecRSTrainer(VariantTrainer):
             FairError: a file that is no checkpoint of this model on these data.
         """
         content = self._read_resumable(resume_file)
+        if content.get("other_parameter"):
+            self.model.check_features(content["other_parameter"]["features"])  # now, rather than when it is loaded
         self.saved_model_file = str(resume_file)
         self.checkpoint_extra["parts"] = dict(content["parts"])
         self._resume = str(resume_file), content["part"]
