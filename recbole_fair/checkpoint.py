@@ -144,6 +144,26 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     return content
 
 
+def load_weights(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """Give a model the weights of a checkpoint.
+
+    Args:
+        model: the model.
+        state: its ``state_dict``.
+        source: where that is from, for the message.
+
+    Raises:
+        FairError: if the model has other weights or weights of other sizes.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise FairError(
+            f"{source} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
+            "use those that it was trained with."
+        ) from error
+
+
 def random_states() -> dict[str, Any]:
     """State of every random generator that training draws from: Python's, NumPy's, torch's and each GPU's."""
     name, keys, position, has_gauss, gauss = np.random.get_state()

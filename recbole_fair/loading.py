@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recbole.utils import init_seed
 
-from recbole_fair.checkpoint import plain_config, unpack_arrays
+from recbole_fair.checkpoint import load_weights, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
 from recbole_fair.data.interactions import data_fingerprint
 from recbole_fair.data.prepare import load_data
@@ -39,13 +42,69 @@ def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any,
     Raises:
         FairError: for data or settings that cannot be used.
     """
+    check_mask(config)
     init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
     loaders = load_data(config)
     init_seed(config["seed"], config["reproducibility"])
-    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    net = _new_model(config, loaders[0]._dataset)
     trainer = get_trainer(config, config.model_class)(config, net)
     trainer.bind(*loaders)
     return trainer, loaders
+
+
+def check_mask(config: FairConfig) -> None:
+    """Refuse a mask where only sampled or labelled candidates are scored: it would be named and do nothing.
+
+    Raises:
+        FairError: if the user set one.
+    """
+    modes, mask = list(dict.fromkeys(config["eval_args"]["mode"].values())), config.user_settings.get("mask_seen")
+    if "full" not in modes and mask not in (None, "auto"):
+        raise FairError(
+            f"mask_seen={mask} has no effect with mode={'/'.join(modes)} of eval_args, which masks nothing; "
+            "set mask_seen=auto, or mode: full."
+        )
+
+
+def _new_model(config: FairConfig, dataset: Any) -> Any:
+    """An untrained model; RecBole's later stages of training take the weights of the stage before.
+
+    Raises:
+        FairError: if these cannot be read or do not fit.
+    """
+    stage, path = config["train_stage"], config["pre_model_path"]
+    try:
+        with _mended_log():
+            return config.model_class(config, dataset).to(config["device"])
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        if stage not in ("critic_pretrain", "finetune"):
+            raise
+        reason = "it does not hold plain weights"
+        if isinstance(error, OSError):
+            reason = str(error.strerror)
+        elif isinstance(error, RuntimeError):
+            reason = str(error).splitlines()[-1].strip()
+        raise FairError(
+            f"pre_model_path={path!r} cannot be used for train_stage={stage} ({reason}); give the checkpoint that the "
+            "stage before wrote under the same settings."
+        ) from error
+
+
+@contextmanager
+def _mended_log() -> Iterator[None]:
+    """RaCT hands its logger a value without a place for it, which ends in a traceback on the terminal."""
+
+    def mend(record: logging.LogRecord) -> bool:
+        if record.args and "%" not in str(record.msg):
+            record.msg, record.args = " ".join(map(str, (record.msg, *record.args))), None
+        return True
+
+    root = logging.getLogger()
+    root.addFilter(mend)
+    try:
+        yield
+    finally:
+        root.removeFilter(mend)
 
 
 def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
@@ -59,6 +118,7 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
     Raises:
         FairError: if the data or the settings are not those of the checkpoint.
     """
+    check_mask(config)
     init_seed(config["seed"], config["reproducibility"])
     loaders = load_data(config)
     found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
@@ -67,14 +127,8 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
             f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
             "use the same files, filters and eval_args."
         )
-    net = config.model_class(config, loaders[0]._dataset).to(config["device"])
-    try:
-        net.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise FairError(
-            f"{model_file} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
-            "use those that it was trained with."
-        ) from error
+    net = _new_model(config, loaders[0]._dataset)
+    load_weights(net, content["state_dict"], model_file)
     net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
     net.eval()
     return net, *loaders

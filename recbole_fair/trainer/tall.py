@@ -126,10 +126,13 @@ class TALLTrainer(ExpertTrainer, VariantTrainer):
         self._epoch = epoch_idx
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
+    def _patience(self, epoch: int) -> int:
+        """The configured patience; within the gap one worse epoch is endured, as 0 would end the training there."""
+        steps = int(self.config["stopping_step"])
+        return max(steps, 1) if self.model.weight_signal != "none" and epoch < self.model.gap else steps
+
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
-        self.stopping_step = int(self.config["stopping_step"])
+        self.stopping_step = self._patience(self._epoch)
         if self.model.weight_signal != "none" and self._epoch <= self.model.gap:
             self.cur_step = 0
-            if self._epoch < self.model.gap:
-                self.stopping_step = max(self.stopping_step, 1)  # 0 would end the training here
         return super()._valid_epoch(valid_data, show_progress)

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.trainer.trainer import Trainer
+from recbole.trainer.trainer import PretrainTrainer, Trainer
 from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_fair.checkpoint import (
     load_checkpoint,
+    load_weights,
     pack_arrays,
     plain_config,
     random_states,
@@ -33,6 +34,8 @@ from recbole_fair.data.interactions import data_fingerprint, training_interactio
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
+from recbole_fair.trainer.resumption import check_resumable, epochs_that_count, optimizer_states, restore_optimizers
+from recbole_fair.trainer.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -46,39 +49,6 @@ def progress(items: Any, total: int, title: str, show: bool) -> Any:
 
 # Added to the score of an epoch that misses a constraint; far beyond any metric.
 _INFEASIBLE = 1e9
-
-
-class _Schedule:
-    """Learning rate as a function of how much of ``epochs`` is done, so that a resumed run needs no state of it."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int | None, warmup: float) -> None:
-        self.optimizer, self.epochs, self.warmup = optimizer, epochs, warmup
-        self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.epoch, self.step, self.steps = 0, 0, 1
-        optimizer.register_step_post_hook(self._after_step)
-
-    @classmethod
-    def of(cls, config: Any, trainer: Any) -> _Schedule | None:
-        linear, warmup = config["learning_rate_schedule"] == "linear", float(config["learning_rate_warmup"] or 0.0)
-        if not linear and warmup == 0.0:
-            return None
-        return cls(trainer.optimizer, int(config["epochs"]) if linear else None, warmup)
-
-    def begin(self, epoch: int, steps: int) -> None:
-        """Start an epoch of ``steps`` steps."""
-        self.epoch, self.step, self.steps = epoch, 0, max(steps, 1)
-        self._set()
-
-    def _after_step(self, *_: Any) -> None:
-        self.step += 1
-        self._set()
-
-    def _set(self) -> None:
-        done = self.epoch + min(self.step / self.steps, 1.0)
-        rising = (done + 1.0 / self.steps) / self.warmup if self.warmup > 0 else 1.0
-        falling = 1.0 if self.epochs is None else max(1.0 - done / self.epochs, 1e-3)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * min(rising, falling)
 
 
 class FairTrainerMixin:
@@ -103,6 +73,9 @@ class FairTrainerMixin:
         self.eval_collector = FairCollector(config)
         self.evaluator = FairEvaluator(config)
         self.checkpoint_extra: dict[str, Any] = {}
+        if config["eval_args"]["mode"]["test"] != "full":
+            # Drawn or labelled candidates are ranked as they come; the result must not name a mask.
+            self.checkpoint_extra["mask_seen"] = None
         self.notes: list[str] = []
         self._constraints = parse_constraints(config["valid_constraint"], self.evaluator.options)
         self._best_state: dict[str, Any] | None = None
@@ -113,9 +86,10 @@ class FairTrainerMixin:
         self._fingerprint: str | None = None
         self._seen: dict[bool, Histories] = {}
         self._validated = False
+        self._saves = True
         self._verbose = True
         self._batches: dict[int, list[Any]] | None = None
-        self._schedule = _Schedule.of(config, self)
+        self._schedule = Schedule.of(config, self)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -160,9 +134,13 @@ class FairTrainerMixin:
             self.bind(train_data, valid_data, self._test_data)
         trainer: Any = self
         self._verbose = verbose
-        self._validated = bool(valid_data) and trainer.eval_step > 0
-        stopped = self._validated and trainer.cur_step > trainer.stopping_step
-        if self._pending is not None and (stopped or trainer.start_epoch >= trainer.epochs):
+        self._saves = saved
+        self._validated = bool(valid_data) and trainer.eval_step > 0 and not self._pretrains
+        stopped = self._validated and trainer.cur_step > self._patience(trainer.start_epoch - 1)
+        epochs = trainer.pretrain_epochs if self._pretrains else trainer.epochs
+        if self._pending is not None and (
+            stopped or trainer.start_epoch >= epochs_that_count(epochs, trainer.eval_step, self._validated)
+        ):
             # RecBole would write the last epoch over the best one.
             logger.info("The training of the run to resume had already ended.")
             return self._chosen_epoch()
@@ -177,7 +155,15 @@ class FairTrainerMixin:
 
         shown = show_progress and sys.stderr.isatty()
         super().fit(train_data, valid_data, verbose, saved, shown, after_validation)  # type: ignore[misc]
+        if self._best_state is None or not (saved or self._validated):
+            self._keep_best()  # no validation has chosen an epoch, and no file holds the last one
         return self._chosen_epoch()
+
+    def _patience(self, epoch: int) -> int:
+        """Validations without a better score that are endured, as of the one after ``epoch``."""
+        trainer: Any = self
+        steps: int = trainer.stopping_step
+        return steps
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
         """RecBole's validation; an epoch that misses ``valid_constraint`` scores below every epoch that keeps it."""
@@ -221,6 +207,32 @@ class FairTrainerMixin:
         self._report_epoch(epoch_idx)
         return loss
 
+    @property
+    def _pretrains(self) -> bool:
+        """Whether this run is a stage of pre-training (S3Rec's, RaCT's), which RecBole does not validate."""
+        return isinstance(self, PretrainTrainer) and str(getattr(self.model, "train_stage", "")).endswith("pretrain")
+
+    def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> tuple[float, Any]:
+        """RecBole's pre-training; the state of its last epoch is kept, and on disk, whatever ``save_step`` is."""
+        trainer: Any = self
+        last = int(trainer.pretrain_epochs)
+        if not self._saves:
+            trainer.save_step = last + 1
+        found: tuple[float, Any] = super().pretrain(train_data, verbose, show_progress)  # type: ignore[misc]
+        if self._saves and last % trainer.save_step:
+            name = f"{self.config['model']}-{self.config['dataset']}-{last}.pth"
+            self.save_pretrained_model(last - 1, str(Path(trainer.checkpoint_dir) / name))
+        self.notes.append(
+            f"Only the stage {self.model.train_stage} was trained; the next one takes its checkpoint as pre_model_path."
+        )
+        return found
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """RecBole's hook. The file is a checkpoint like any other, and the model of the next stage reads it."""
+        self._keep_best()
+        self._write_checkpoint(epoch, saved_model_file)
+        self.saved_model_file = saved_model_file
+
     def _report_epoch(self, epoch_idx: int) -> None:
         """Log what the model's optional ``epoch_report()`` says (name to value), and send it to TensorBoard."""
         report: dict[str, float] = getattr(self.model, "epoch_report", dict)()
@@ -250,8 +262,8 @@ class FairTrainerMixin:
     def _keep_best(self) -> None:
         self._best_state = self._state()
 
-    def _load_state(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["state_dict"])
+    def _load_state(self, state: Mapping[str, Any], source: str | Path | None = None) -> None:
+        load_weights(self.model, state["state_dict"], source or self.saved_model_file)
         self.model.load_other_parameter(state.get("other_parameter"))  # type: ignore[operator]
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -264,7 +276,7 @@ class FairTrainerMixin:
     def _write_checkpoint(self, epoch: int, path: str | None = None) -> None:
         trainer: Any = self
         best = self._best_state or self._state()
-        latest = self._state()
+        latest = best if trainer.cur_step == 0 else self._state()
         generator = getattr(self._train_data, "generator", None)
         content = {
             "model": self.config["model"],
@@ -281,7 +293,7 @@ class FairTrainerMixin:
                 "best_valid_result": dict(trainer.best_valid_result) if trainer.best_valid_result else None,
                 "state_dict": None if trainer.cur_step == 0 else latest["state_dict"],
                 "other_parameter": pack_arrays(latest["other_parameter"]),
-                "optimizer": trainer.optimizer.state_dict(),
+                **optimizer_states(self),
                 "random": random_states(),
                 "loader": generator.get_state() if generator is not None else None,
             },
@@ -296,19 +308,11 @@ class FairTrainerMixin:
             resume_file: a checkpoint of the same model on the same data with the same settings; it is written on.
 
         Raises:
-            FairError: if the file cannot be read, is another model's or holds no training state.
+            FairError: if the file cannot be read, is another model's or holds no training state to go on from.
         """
         content = self._read_resumable(resume_file)
-        training = content.get("training")
-        if training is None:
-            raise FairError(f"resume={resume_file} holds no training state to go on from.")
-        trainer: Any = self
-        self.saved_model_file = str(resume_file)
-        trainer.start_epoch = training["epoch"] + 1
-        trainer.cur_step = training["cur_step"]
-        trainer.best_valid_score = training["best_valid_score"]
-        best_result = training["best_valid_result"]
-        trainer.best_valid_result = OrderedDict(best_result) if best_result else None
+        check_resumable(content, self.config, resume_file)
+        training = content["training"]
         best = {
             "state_dict": content["state_dict"],
             "other_parameter": unpack_arrays(content.get("other_parameter")),
@@ -318,10 +322,18 @@ class FairTrainerMixin:
             {
                 "state_dict": best["state_dict"] if latest is None else latest,
                 "other_parameter": unpack_arrays(training["other_parameter"]),
-            }
+            },
+            f"resume={resume_file}",
         )
+        restore_optimizers(self, training, resume_file)
+        trainer: Any = self
+        self.saved_model_file = str(resume_file)
+        trainer.start_epoch = training["epoch"] + 1
+        trainer.cur_step = training["cur_step"]
+        trainer.best_valid_score = training["best_valid_score"]
+        best_result = training["best_valid_result"]
+        trainer.best_valid_result = OrderedDict(best_result) if best_result else None
         self._best_state = best
-        trainer.optimizer.load_state_dict(training["optimizer"])
         self._pending = training
         logger.info("Going on from epoch %d of %s.", trainer.start_epoch, resume_file)
 
@@ -348,8 +360,9 @@ class FairTrainerMixin:
         if model_file is None and self._best_state is not None:
             self._load_state(self._best_state)
             return
-        content = load_checkpoint(model_file or self.saved_model_file, self.config["device"])
-        self._load_state({**content, "other_parameter": unpack_arrays(content.get("other_parameter"))})
+        file = model_file or self.saved_model_file
+        content = load_checkpoint(file, self.config["device"])
+        self._load_state({**content, "other_parameter": unpack_arrays(content.get("other_parameter"))}, file)
 
     def evaluate(
         self,
