@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole.utils import init_seed
+
 from recbole_fair.checkpoint import load_checkpoint, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
 from recbole_fair.errors import FairError
@@ -16,6 +18,7 @@ from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import MODEL_TRAINERS, get_trainer
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.schema import KEYS
+from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.variants import VariantTrainer
 
 logger = logging.getLogger(__name__)
@@ -109,6 +112,7 @@ class PostHocTrainer(VariantTrainer):
         self.model.freeze_base()
         self.timings["base"] = time.perf_counter() - start
         start = time.perf_counter()
+        self._seed_again(train_data)
         report = self.model.fit_intervention(train_data, valid_data, show_progress)
         self.timings["intervention"] = time.perf_counter() - start
         validation = self.validate_variants(valid_data, show_progress)
@@ -131,6 +135,16 @@ class PostHocTrainer(VariantTrainer):
                 f"the interrupted {self.model.base_model_name}."
             )
         self._resume_base = str(resume_file)
+
+    def _seed_again(self, train_data: Any) -> None:
+        """A base that was found has drawn no random numbers; the intervention must not depend on which it was."""
+        seed = self.config["seed"]
+        init_seed(seed, self.config["reproducibility"])
+        generator = getattr(train_data, "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(0)
 
     # -- the base model ------------------------------------------------------------------------------------------
 
@@ -261,7 +275,8 @@ def finished(content: Mapping[str, Any]) -> bool:
     training, config = content.get("training"), content["config"]
     if training is None:
         return False
-    return training["epoch"] + 1 >= config["epochs"] or training["cur_step"] > config["stopping_step"]
+    epochs = epochs_that_count(config["epochs"], config["eval_step"], training["best_valid_result"] is not None)
+    return training["epoch"] + 1 >= epochs or training["cur_step"] > config["stopping_step"]
 
 
 def _training_facts(content: Mapping[str, Any]) -> dict[str, Any]:
