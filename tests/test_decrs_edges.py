@@ -154,9 +154,11 @@ def test_a_checkpoint_of_other_feature_values_is_refused(
     change(tmp_path)
     with pytest.raises(FairError, match=says):
         evaluate_checkpoint(result["checkpoint"])
-    trainer, _ = prepared(tmp_path, epochs=1, **settings)
-    with pytest.raises(FairError, match=says):
-        trainer.resume_checkpoint(result["checkpoint"])
+    save_checkpoint("stopped.pth", {**load_checkpoint(result["checkpoint"]), "part": "deconfounded"})
+    for file in (result["checkpoint"], "stopped.pth"):  # before anything is trained
+        trainer, _ = prepared(tmp_path, epochs=1, **settings)
+        with pytest.raises(FairError, match=says):
+            trainer.resume_checkpoint(file)
 
 
 def test_a_checkpoint_without_digests_is_accepted(folder, in_tmp):
