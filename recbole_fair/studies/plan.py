@@ -220,7 +220,12 @@ def _settle(plan: Plan) -> None:
 
 
 def mask_in_force(config: FairConfig) -> str:
-    """Which past items are left out of the lists: ``auto`` is none for sequential models, and all for the others."""
+    """Which past items are left out of the lists: ``auto`` is none for sequential models, and all for the others.
+
+    Where candidates are sampled or labelled, nothing is masked.
+    """
+    if config["eval_args"]["mode"]["test"] != "full":
+        return "none"
     mask = config["mask_seen"] or "auto"
     if mask != "auto":
         return str(mask)
