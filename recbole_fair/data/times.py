@@ -31,7 +31,7 @@ def keep_order_of_times(config: Any, dataset: Any) -> None:
     times = feat[field].astype(np.float64)
     if times.min() != 0:
         feat[field] = times - times.min()
-        logger.info("'%s' is counted from the first interaction: single precision does not hold the times apart.", field)
+        logger.info("'%s' counts from the first interaction: single precision does not hold the times apart.", field)
     by_time = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
     if by_time and config["benchmark_filename"] is None and _loses(feat[field]):
         dataset.inter_feat = feat.sort_values(field, kind="stable", ignore_index=True)
