@@ -42,7 +42,6 @@ def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any,
     Raises:
         FairError: for data or settings that cannot be used.
     """
-    check_mask(config)
     init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
     loaders = load_data(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -50,20 +49,6 @@ def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any,
     trainer = get_trainer(config, config.model_class)(config, net)
     trainer.bind(*loaders)
     return trainer, loaders
-
-
-def check_mask(config: FairConfig) -> None:
-    """Refuse a mask where only sampled or labelled candidates are scored: it would be named and do nothing.
-
-    Raises:
-        FairError: if the user set one.
-    """
-    modes, mask = list(dict.fromkeys(config["eval_args"]["mode"].values())), config.user_settings.get("mask_seen")
-    if "full" not in modes and mask not in (None, "auto"):
-        raise FairError(
-            f"mask_seen={mask} has no effect with mode={'/'.join(modes)} of eval_args, which masks nothing; "
-            "set mask_seen=auto, or mode: full."
-        )
 
 
 def _new_model(config: FairConfig, dataset: Any) -> Any:
@@ -118,7 +103,6 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
     Raises:
         FairError: if the data or the settings are not those of the checkpoint.
     """
-    check_mask(config)
     init_seed(config["seed"], config["reproducibility"])
     loaders = load_data(config)
     found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))

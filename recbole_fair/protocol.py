@@ -97,7 +97,7 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     """
     _metrics(final)
     _valid_metric(final, user)
-    _eval_args(final)
+    _eval_args(final, user)
     _loss(final, user, model_class)
     _train_sampling(final, user, model_class)
     _filters(final)
@@ -163,7 +163,7 @@ def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
         final["metrics"].append(name)
 
 
-def _eval_args(final: dict[str, Any]) -> None:
+def _eval_args(final: dict[str, Any], user: Mapping[str, Any]) -> None:
     given = final["eval_args"]
     for key in given:
         if key not in _EVAL_ARGS:
@@ -197,13 +197,20 @@ def _eval_args(final: dict[str, Any]) -> None:
     if given.get("group_by", "user") not in ("user", "none", None):
         raise FairError(f"eval_args: group_by={given['group_by']!r} must be user or none.")
     mode = given.get("mode", "full")
-    for one in mode.values() if isinstance(mode, dict) else (mode,):
+    modes = list(dict.fromkeys(mode.values() if isinstance(mode, dict) else (mode,)))
+    for one in modes:
         if not isinstance(one, str) or not re.fullmatch(r"full|labeled|(uni|pop)[1-9]\d*", one):
             raise FairError(f"eval_args: mode={one!r} must be full, labeled, uniN or popN (N sampled items).")
         if one == "full" and metric_types[final["metrics"][0].lower()] == EvaluatorType.VALUE:
             raise FairError(
                 f"metrics={final['metrics']} rate single rows: set the mode of eval_args to labeled, uniN or popN."
             )
+    mask = user.get("mask_seen")
+    if "full" not in modes and mask not in (None, "auto"):
+        raise FairError(  # it would be named in the result and do nothing
+            f"mask_seen={mask} has no effect with mode={'/'.join(modes)} of eval_args, which masks nothing; "
+            "set mask_seen=auto, or mode: full."
+        )
 
 
 def _is_ratio(value: Any) -> bool:
