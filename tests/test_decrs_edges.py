@@ -243,9 +243,9 @@ def test_a_single_labelled_row_left_over_joins_the_batch_before_it(folder, in_tm
     for size, lengths in ((n - 1, [n]), ((n - 1) // 2, None), (n, [n]), (n - 2, [n - 2, 2])):
         trainer, (train, valid, _) = prepared(folder, **LABELLED, train_batch_size=size)
         assert not isinstance(train, PairLoader)
-        joined = JoinedBatches(trainer.config, train)
-        batches = list(joined)
-        assert len(joined) == len(batches)
+        assert isinstance(train, JoinedBatches)
+        batches = list(train)
+        assert len(train) == len(batches)
         found = [len(batch) for batch in batches]
         assert sum(found) == n
         assert min(found) > 1

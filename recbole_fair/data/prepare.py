@@ -16,7 +16,7 @@ from recbole_fair.data.checks import check_dataset, filtering_errors
 from recbole_fair.data.columns import look_up_by_tensor
 from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.loaders import FullRankingLoader, UserLoader
-from recbole_fair.data.pairs import PairLoader
+from recbole_fair.data.pairs import JoinedBatches, PairLoader
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
 from recbole_fair.data.times import keep_order_of_times
 from recbole_fair.errors import FairError
@@ -102,10 +102,15 @@ def trains_on_windows(config: Any) -> bool:
     return False
 
 
+def samples_items(config: Any) -> bool:
+    """Whether training compares a user's items with sampled ones."""
+    return (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
+
+
 def trains_on_pairs(config: Any) -> bool:
     """Whether the model learns from labelled pairs whose negatives are drawn uniformly."""
     args = config["train_neg_sample_args"]
-    uniform = bool(args) and args.get("distribution") == "uniform" and not args.get("dynamic")
+    uniform = samples_items(config) and args.get("distribution") == "uniform" and not args.get("dynamic")
     return uniform and bool(getattr(config["model_class"], "reads_pairs", False))
 
 
@@ -143,6 +148,8 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
         look_up_by_tensor(splits[0])
         train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
+        if getattr(config["model_class"], "reads_pairs", False) and not samples_items(config):
+            train = JoinedBatches(config, train)
     asked = config["eval_batch_size"]
     evaluations: list[Any] = []
     for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:], strict=True):

@@ -13,7 +13,6 @@ from recbole.utils import init_seed
 
 from recbole_fair.checkpoint import unpack_arrays
 from recbole_fair.data.interactions import split_interactions
-from recbole_fair.data.pairs import JoinedBatches
 from recbole_fair.model.decrs import part_seed
 from recbole_fair.trainer.trainer import FairTrainer
 from recbole_fair.trainer.variants import VariantTrainer
@@ -52,12 +51,6 @@ class PartTrainer(FairTrainer):
             )
         optimizer: torch.optim.Optimizer = super()._build_optimizer(params=params, **kwargs)
         return optimizer
-
-    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
-        # RecBole's own loader makes batches of labelled rows, where nothing is sampled, and may leave a single one.
-        if (self.config["train_neg_sample_args"] or {}).get("distribution", "none") == "none":
-            train_data = JoinedBatches(self.config, train_data)
-        return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
 
 class DecRSTrainer(VariantTrainer):
@@ -140,8 +133,7 @@ class DecRSTrainer(VariantTrainer):
             self._resume = None
         logger.info("Training the part '%s' (%d of %d).", name, list(model.parts).index(name) + 1, len(model.parts))
         score, result = trainer.fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        if valid_data:
-            trainer.load_best()  # without validation the last epoch stands
+        trainer.load_best()
         model.zero_grad(set_to_none=True)
         self.notes += trainer.notes
         model.trained = [*model.trained, name]
