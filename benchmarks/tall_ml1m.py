@@ -13,6 +13,9 @@ weights, order, noise and the inner fold. Items of training and validation are l
 rule); ``test_train_masked`` in the file has only the training items left out, as in TALL's code. The groups are
 fifths of the users by their mean Jaccard similarity to the others.
 
+With ``--share_gap`` LMoE goes on from TALL's state at the end of the gap instead of training the same epochs once more:
+weights are 1 up to there, and resumption is exact. Its patience then begins there too, as TALL's does.
+
 Runs with a gate by loss are scored a second time with equal weights on the same experts (``test_uniform_gate``): what
 the gate itself gives, without the noise of a second training.
 """
@@ -20,6 +23,7 @@ the gate itself gives, without the noise of a second training.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import time
@@ -82,19 +86,22 @@ def keys_of(method: str, args: argparse.Namespace) -> tuple[str, dict[str, Any]]
 
 def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Metrics of one run on validation and test, with its course and seconds."""
+    folder = Path(args.out).with_suffix("").absolute()
+    gap_end = folder / f"gap-{seed}.pth"
     model, keys = keys_of(method, args)
     settings: dict[str, Any] = {
         "seed": seed,
         "epochs": args.epochs,
         "stopping_step": args.stopping_step,
         "eval_step": args.eval_step,
+        "enable_amp": args.amp,
         "eval_args": {"split": {"RS": [0.7, 0.1, 0.2]}, "order": "RO", "group_by": "user", "mode": "full"},
         "user_inter_num_interval": "[0,inf)",
         "item_inter_num_interval": "[0,inf)",
         "metrics": ["NDCG", "Recall"],
         "topk": [20],
         "valid_metric": "NDCG@20",
-        "checkpoint_dir": str(Path(args.out).with_suffix("").absolute()),
+        "checkpoint_dir": str(folder),
         "show_progress": False,
         "state": "error",
         **keys,
@@ -107,13 +114,21 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     net = trainer.model
     course: list[dict[str, Any]] = []
     start = time.perf_counter()
+    if args.share_gap and method == "LMoE" and gap_end.is_file():
+        trainer.resume_checkpoint(gap_end)
+        before = json.loads(gap_end.with_suffix(".json").read_text())
+        course, start = before["course"], start - before["seconds"]
 
     def after_epoch(epoch: int, score: float) -> None:
         report = getattr(net, "epoch_report", dict)()
         course.append({"epoch": epoch, METRIC: score, **report})
         if args.verbose:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in course[-1].items())
-            print(f"  {time.perf_counter() - start:.0f} s  {shown}", flush=True)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in list(course[-1].items())[1:])
+            print(f"  {time.perf_counter() - start:.0f} s  epoch {epoch}  {shown}", flush=True)
+        if args.share_gap and method == "TALL" and epoch + 1 == net.gap:
+            trainer._write_checkpoint(epoch, str(gap_end))
+            seconds = time.perf_counter() - start
+            gap_end.with_suffix(".json").write_text(json.dumps({"course": course, "seconds": seconds}))
 
     trainer.fit(train, valid, saved=False, callback_fn=after_epoch)
     trainer.load_best()
@@ -198,6 +213,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--stopping_step", type=int, default=30)
     parser.add_argument("--eval_step", type=int, default=1, help="epochs from one validation to the next")
+    parser.add_argument("--amp", action="store_true", help="matrix products in 16 bits (RecBole's enable_amp)")
+    parser.add_argument("--share_gap", action="store_true", help="let LMoE go on from TALL's end of the gap")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
     parser.add_argument("--verbose", action="store_true", help="print every epoch")
@@ -207,7 +224,8 @@ def main() -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     out = Path(args.out)
-    setup = {key: getattr(args, key) for key in ("dataset", "n_experts", "split_seed", "epochs")}
+    keys = ("dataset", "n_experts", "split_seed", "epochs", "stopping_step", "eval_step", "amp")
+    setup = {key: getattr(args, key) for key in keys}
     content = opened(out, setup)
     start = time.monotonic()
     # Seed by seed, so that a part of the table is a whole comparison.

@@ -214,6 +214,25 @@ def test_losses_and_gradients_by_expert_in_blocks(masked, block, monkeypatch):
         torch.testing.assert_close(own, other)
 
 
+@pytest.mark.parametrize("masked", [None, INPUT], ids=["all", "masked"])
+def test_losses_under_autocast_round_only_the_factors_of_products(masked):
+    stack = stack_of(5).float()
+    latent = torch.randn(5, 4, 3, requires_grad=True)
+    leaves = [latent, stack.decoder, stack.decoder_bias]
+    with torch.autocast("cpu"):
+        found = stack.losses(latent, HELD, masked)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, stack.losses(latent, HELD, masked))  # autocast does reach the products
+    with torch.no_grad():
+        scores = dense_scores(stack, latent)
+        rounding = 2.0**-8 * (2 + scores.abs().max() + 4 * latent.abs().max() * stack.decoder.abs().max() * 3)
+    wanted = loss_by_log_softmax(dense_scores(stack, latent), HELD, masked).t()
+    assert ((found - wanted).abs() <= 2 * rounding * HELD.lengths.unsqueeze(1)).all()
+    own, other = (torch.autograd.grad(value.sum(), leaves) for value in (found, wanted))
+    for one, two in zip(own, other, strict=True):
+        torch.testing.assert_close(one, two, atol=0.05, rtol=0.05)
+
+
 def test_losses_of_large_scores_are_finite():
     stack = stack_of(2)
     latent = torch.randn(2, 4, 3, dtype=torch.double) * 1e5
