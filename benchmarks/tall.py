@@ -40,6 +40,7 @@ def prepared(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     settings: dict[str, Any] = {
         "n_experts": args.n_experts,
         "gate": args.gate,
+        "enable_amp": args.amp,
         "eval_args": {"split": {"RS": [0.7, 0.1, 0.2]}, "order": "RO", "group_by": "user", "mode": "full"},
         "user_inter_num_interval": "[0,inf)",
         "item_inter_num_interval": "[0,inf)",
@@ -167,7 +168,9 @@ def loop(args: argparse.Namespace) -> dict[str, Any]:
             break
         begun = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
-        experts(*dense(interaction[net.USER_ID]), 1e-6).backward()
+        with torch.autocast("cpu", enabled=args.amp):
+            loss = experts(*dense(interaction[net.USER_ID]), 1e-6)
+        loss.backward()
         optimizer.step()
         timed.append([time.perf_counter() - begun[0], time.process_time() - begun[1]])
     experts.eval()
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--data_path")
     parser.add_argument("--n_experts", type=int, default=100)
     parser.add_argument("--gate", choices=["inverse", "uniform"], default="inverse")
+    parser.add_argument("--amp", action="store_true", help="train both sides under autocast (enable_amp)")
     parser.add_argument("--epochs", type=int, default=1, help="measured epochs of the stack, after one that warms up")
     parser.add_argument("--loop_batches", type=int, default=2, help="measured batches of the loop, after one")
     parser.add_argument("--threads", type=int, default=1)

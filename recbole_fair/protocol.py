@@ -14,6 +14,7 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_fair.errors import FairError
+from recbole_fair.registry import trained_class
 from recbole_fair.schema import did_you_mean
 
 # Click-through models of RecBole that rank sampled candidates or single rows only.
@@ -100,6 +101,7 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _eval_args(final, user)
     _loss(final, user, model_class)
     _train_sampling(final, user, model_class)
+    _train_positions(final, user, model_class)
     _filters(final)
     if str(final.get("learner")).lower() == "sparse_adam":
         raise FairError("learner=sparse_adam needs sparse gradients, which no model here has; use adam.")
@@ -241,6 +243,19 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
     final["train_neg_sample_args"] = None
 
 
+def _train_positions(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:
+    """Finished prefixes, a row each, hold no whole histories to cut windows from."""
+    files = final.get("benchmark_filename")
+    if files is None or final.get("train_positions") != "all":
+        return
+    if "train_positions" in user and getattr(trained_class(model_class), "reads_windows", False):
+        raise FairError(
+            f"train_positions=all is not possible with benchmark_filename={files}, whose rows have one target each; "
+            "set train_positions=last."
+        )
+    final["train_positions"] = "last"
+
+
 def _filters(final: Mapping[str, Any]) -> None:
     """RecBole drops an interval that it cannot read and goes on without the filter."""
     given = {key: final.get(key) for key in _COUNT_FILTERS}
@@ -261,7 +276,7 @@ def _train_sampling(final: dict[str, Any], user: Mapping[str, Any], model_class:
     sampling = final.get("train_neg_sample_args")
     if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() == "none":
         final["train_neg_sample_args"] = sampling = None
-    base = getattr(model_class, "base_class", None) or model_class
+    base = trained_class(model_class)
     by_rows = final["model"] in _ROW_MODELS or getattr(base, "reads_users", False)
     if sampling is None:
         pairs = getattr(base, "input_type", None) == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL

@@ -167,6 +167,11 @@ def get_reranker(name: str) -> type[Any]:
     return found
 
 
+def trained_class(model_class: type[Any]) -> type[Any]:
+    """The class whose training a model needs: that of the base model it stands on, or itself."""
+    return getattr(model_class, "base_class", None) or model_class
+
+
 def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
     """Names whose yaml files make up a model's defaults, from the most basic to the model itself.
 

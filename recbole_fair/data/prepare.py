@@ -19,7 +19,7 @@ from recbole_fair.data.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.pairs import JoinedBatches, PairLoader
 from recbole_fair.data.sequences import FairSequentialDataset, WindowLoader
 from recbole_fair.data.times import keep_order_of_times
-from recbole_fair.errors import FairError
+from recbole_fair.registry import trained_class
 
 logger = logging.getLogger(__name__)
 
@@ -81,25 +81,9 @@ def users_per_batch(config: Any, n_items: int) -> int:
 
 
 def trains_on_windows(config: Any) -> bool:
-    """Whether the model (or its base model) learns from windows, all positions at once.
-
-    Raises:
-        FairError: if the user asks for windows where there are none.
-    """
-    model_class = config["model_class"]
-    base = getattr(model_class, "base_class", None) or model_class
-    if config["train_positions"] != "all" or not getattr(base, "reads_windows", False):
-        return False
-    if config["benchmark_filename"] is None:
-        return True
-    # Such files hold finished prefixes, a row each, and no whole histories to cut windows from.
-    if "train_positions" in config.user_settings:
-        raise FairError(
-            f"train_positions=all is not possible with benchmark_filename={config['benchmark_filename']}, whose rows "
-            "have one target each; set train_positions=last."
-        )
-    logger.info("train_positions is last: the rows of benchmark_filename have one target each.")
-    return False
+    """Whether the model (or its base model) learns from windows, all positions at once."""
+    by_windows = getattr(trained_class(config["model_class"]), "reads_windows", False)
+    return config["train_positions"] == "all" and bool(by_windows)
 
 
 def samples_items(config: Any) -> bool:
@@ -116,8 +100,7 @@ def trains_on_pairs(config: Any) -> bool:
 
 def trains_on_users(config: Any) -> bool:
     """Whether the model (or its base model) learns from users' whole rows."""
-    model_class = config["model_class"]
-    return bool(getattr(getattr(model_class, "base_class", None) or model_class, "reads_users", False))
+    return bool(getattr(trained_class(config["model_class"]), "reads_users", False))
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
