@@ -32,7 +32,7 @@ from recbole_fair.data.files import ensure_atomic_files
 from recbole_fair.data.prepare import load_data
 from recbole_fair.registry import get_trainer
 
-SECONDS, GIGABYTES, TIMES = 60.0, 3.0, 10.0
+SECONDS, GIGABYTES = 60.0, 3.0
 
 
 def prepared(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -70,7 +70,6 @@ def stack(args: argparse.Namespace) -> dict[str, Any]:
         begun = time.perf_counter(), time.process_time()
         trainer._train_epoch(train, epoch)
         trained = time.perf_counter(), time.process_time()
-        trainer._epoch = epoch
         trainer._valid_epoch(valid)
         trainer._keep_best()
         ended = time.perf_counter(), time.process_time()

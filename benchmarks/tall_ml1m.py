@@ -13,8 +13,8 @@ weights, order, noise and the inner fold. Items of training and validation are l
 rule); ``test_train_masked`` in the file has only the training items left out, as in TALL's code. The groups are
 fifths of the users by their mean Jaccard similarity to the others.
 
-With ``--share_gap`` LMoE goes on from TALL's state at the end of the gap instead of training the same epochs once more:
-weights are 1 up to there, and resumption is exact. Its patience then begins there too, as TALL's does.
+With ``--share_gap`` TALL is trained before LMoE, which goes on from TALL's state at the end of the gap instead of
+training the same epochs once more: weights are 1 up to there, and resumption is exact.
 
 Runs with a gate by loss are scored a second time with equal weights on the same experts (``test_uniform_gate``): what
 the gate itself gives, without the noise of a second training.
@@ -112,6 +112,8 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     # The order of training comes from the loader's own generator, which takes the seed of the configuration.
     trainer, (train, valid, test) = new_trainer(config, args.split_seed)
     net = trainer.model
+    if args.share_gap and method == "TALL" and net.gap % args.eval_step:
+        raise SystemExit(f"--share_gap needs a validation at the end of the gap: --eval_step must divide {net.gap}.")
     course: list[dict[str, Any]] = []
     start = time.perf_counter()
     if args.share_gap and method == "LMoE" and gap_end.is_file():
@@ -126,15 +128,17 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in list(course[-1].items())[1:])
             print(f"  {time.perf_counter() - start:.0f} s  epoch {epoch}  {shown}", flush=True)
         if args.share_gap and method == "TALL" and epoch + 1 == net.gap:
-            trainer._write_checkpoint(epoch, str(gap_end))
             seconds = time.perf_counter() - start
             gap_end.with_suffix(".json").write_text(json.dumps({"course": course, "seconds": seconds}))
+            trainer._write_checkpoint(epoch, str(gap_end))
 
     trainer.fit(train, valid, saved=False, callback_fn=after_epoch)
     trainer.load_best()
     seconds = time.perf_counter() - start
-    found: dict[str, Any] = {"method": method, "seed": seed, "keys": keys, "epochs": len(course), "course": course}
-    found["best_epoch"] = max(course, key=lambda entry: (entry[METRIC], entry["epoch"]))["epoch"] if course else None
+    found: dict[str, Any] = {"method": method, "seed": seed, "keys": keys, "course": course}
+    if course and not hasattr(net, "fit_intervention"):  # else it is the course of the base
+        found["epochs"] = course[-1]["epoch"] + 1
+        found["best_epoch"] = max(course, key=lambda entry: (entry[METRIC], entry["epoch"]))["epoch"]
     for name, data in (("valid", valid), ("test", test)):
         found[name] = values_of(trainer.evaluate_lists(data))
     if getattr(net, "gate_by_loss", False):
@@ -178,7 +182,7 @@ def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
             changes = [
                 f"{100 * (statistics.fmean(own[c]) / statistics.fmean(base[c]) - 1):+.1f} %" for c in ("all", "low")
             ]
-        best = ", ".join(str(run["best_epoch"]) for run in found[method])
+        best = ", ".join(str(run.get("best_epoch", "")) for run in found[method])
         minutes = f"{statistics.fmean(run['seconds'] for run in found[method]) / 60:.1f}"
         row = [method, str(len(found[method])), *cells(own), *changes, best, minutes]
         lines.append("| " + " | ".join(row) + " |")
@@ -225,6 +229,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     out = Path(args.out)
     keys = ("dataset", "n_experts", "split_seed", "epochs", "stopping_step", "eval_step", "amp")
+    if args.share_gap:  # TALL first
+        args.models.sort(key=lambda method: method == "LMoE")
     setup = {key: getattr(args, key) for key in keys}
     content = opened(out, setup)
     start = time.monotonic()
@@ -242,7 +248,7 @@ def main() -> None:
             groups = "  ".join(f"{group} {value:.4f}" for group, value in run["test"]["groups"].items())
             print(
                 f"{name}: {METRIC} {run['test'][METRIC]:.4f}  {groups}  "
-                f"({run['epochs']} epochs, best {run['best_epoch']}, {run['seconds']:.0f} s)",
+                f"({run.get('epochs')} epochs, best {run.get('best_epoch')}, {run['seconds']:.0f} s)",
                 flush=True,
             )
     print(table(content["runs"]))

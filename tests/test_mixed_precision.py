@@ -53,3 +53,13 @@ def test_a_run(model: str, changes: dict[str, Any], small_data: Path, in_tmp: Pa
     options = {"data_path": str(small_data), "epochs": 2, "show_progress": False, "state": "error", **changes}
     document = run_recbole_fair(model, "small", config_dict={**options, "enable_amp": True})
     assert all(math.isfinite(value) for value in document["test_result"].values())
+
+
+def test_gate_network_sums_to_one_in_full_precision(small_data: Path, in_tmp: Path):
+    options = {"data_path": str(small_data), "n_experts": 50, "gate": "mlp", "gate_hidden_size": 8, "state": "error"}
+    trainer, _ = new_trainer(FairConfig("TALL", "small", config_dict={**options, "latent_dimension": 2}))
+    net = trainer.model
+    with torch.autocast(trainer.device.type):
+        gate = net.gate_network(net.rows.of(torch.arange(1, 20)))
+    assert gate.dtype == torch.float32
+    torch.testing.assert_close(gate.sum(1), torch.ones(19), atol=1e-6, rtol=0)

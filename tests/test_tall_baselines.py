@@ -367,6 +367,24 @@ def test_a_run_reports_the_base_beside_the_local_models_and_loads_again(options,
     assert again["base_test_result"] == result["base_test_result"]
 
 
+@pytest.mark.parametrize("model", ["LOCA", "LFT", "EnLFT"])
+def test_users_without_training_items_get_the_scores_of_the_base(options, model):
+    split = {"split": {"RS": [0.1, 0.4, 0.5]}, "order": "RO", "group_by": "none", "mode": "full"}
+    small = {} if model == "LFT" else {"n_experts": 4}
+    net, (train, valid, _) = built(model, options, eval_args=split, **small)
+    net.fit_intervention(train, valid)
+    rows = net.rows.lengths[1:]
+    cold, warm = (torch.nonzero(found).squeeze(1) + 1 for found in (rows == 0, rows > 0))
+    assert len(cold) > 0
+    scores: dict[str, torch.Tensor] = {}
+    for variant in net.variants:
+        with net.use_variant(variant):
+            scores[variant] = net.full_sort_predict({net.USER_ID: torch.cat([cold, warm])})
+    n = len(cold)
+    assert torch.equal(scores["local"][:n], scores["base"][:n])
+    assert not torch.equal(scores["local"][n:], scores["base"][n:])
+
+
 def test_more_local_models_than_users_are_refused(options):
     for model in ("LOCA", "EnLFT"):
         with pytest.raises(FairError, match="n_experts=61 is more than the 60 users"):

@@ -307,14 +307,17 @@ class _Losses(torch.autograd.Function):
                 flat.index_fill_(1, block.masked, -torch.inf)
             scale = torch.where(block.counts > 0, upstream[block.where], 0.0)
             log_sum = torch.where(block.counts > 0, log_sums[block.where], torch.inf)
+            # Without the common factor of its rows a block's gradient does not vanish in 16 bits.
+            unit = scale.abs().amax().clamp(min=torch.finfo(scale.dtype).tiny)
+            scale = scale / unit
             scores.sub_(log_sum.unsqueeze(-1)).exp2_().mul_((scale * block.counts).unsqueeze(-1))
             flat.index_add_(1, block.targets, -scale[:, block.rows])
             experts, _ = block.where
-            in_bias[experts] += scores.sum(1)
+            in_bias[experts] += scores.sum(1) * unit
             scores = scores.to(ctx.product_dtype)
-            in_latent[block.where] = torch.bmm(scores, weight[experts])
-            latent_part = latent[block.where].to(ctx.product_dtype)
-            in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), latent_part).transpose(0, 1)
+            in_latent[block.where] = torch.bmm(scores, weight[experts]).to(latent.dtype) * unit
+            inputs = latent[block.where].to(ctx.product_dtype)
+            in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), inputs).transpose(0, 1).to(latent.dtype) * unit
         return in_latent, in_decoder, in_bias, None, None
 
 
@@ -385,7 +388,7 @@ def _blocks(
     budget = _BLOCK_BYTES if on_cpu else 16 * _BLOCK_BYTES
     group = min(experts, max(1, budget // (max(rows, 1) * columns * latent.element_size())))
     buffer = latent.new_empty(group * rows, columns)
-    product = buffer.to(product_dtype)  # the same memory unless the precision differs
+    product = torch.empty_like(buffer, dtype=product_dtype) if lower else buffer
     for start in range(0, batch, max(rows, 1)):
         part = slice(start, min(start + rows, batch))
         block = None

@@ -213,12 +213,12 @@ def cost(base: StackedVAE, groups: Sequence[Tensor], rows: ItemRows, recipe: Rec
     probe = Copies(base, len(parts[0]), recipe)
     first = [groups[g][: recipe.batch_size] for g in parts[0]]
     batch = nn.utils.rnn.pad_sequence(first, batch_first=True)
-    state = torch.get_rng_state()
-    probe._step(batch, rows)  # the first step also makes Adam's moments
-    start = time.perf_counter()
-    probe._step(batch, rows)
-    seconds = time.perf_counter() - start
-    torch.set_rng_state(state)
+    device = base.mean.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        probe._step(batch, rows)  # the first step also makes Adam's moments
+        start = _now(device)
+        probe._step(batch, rows)
+        seconds = _now(device) - start
     # A step costs by its copies and users; the sum over all steps is that of all copies' own batches.
     copy_steps = sum(math.ceil(len(group) / recipe.batch_size) for group in groups) * recipe.epochs
     return {
@@ -229,3 +229,10 @@ def cost(base: StackedVAE, groups: Sequence[Tensor], rows: ItemRows, recipe: Rec
         "minutes": seconds / len(first) * copy_steps / 60,
         "chunk_megabytes": len(parts[0]) * bytes_a_copy(base) / 2**20,
     }
+
+
+def _now(device: torch.device) -> float:
+    """Seconds of the clock when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

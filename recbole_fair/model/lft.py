@@ -215,7 +215,8 @@ class EnLFT(FineTuned):
 
     Attributes:
         experts: the fine-tuned copies.
-        similarity: weight of each copy for each user id ``[n_users, E]``, rows sum to 1.
+        similarity: weight of each copy for each user id ``[n_users, E]``, rows of users with training items sum to
+            1.
     """
 
     similarity: Tensor

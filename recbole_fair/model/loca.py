@@ -25,6 +25,7 @@ _SHARE_OF_CANDIDATES = 10  # every tenth user may become an anchor, as in the au
 # Keys of training that local models, which one loop trains as a stack, do not follow.
 _OF_THE_BASE = (
     "learner", "clip_grad_norm", "learning_rate_schedule", "learning_rate_warmup", "eval_step", "kl_reduction",
+    "enable_amp", "enable_scaler",
 )  # fmt: skip
 
 
@@ -106,8 +107,8 @@ class LOCA(LocalModel):
         unread = [key for key in _OF_THE_BASE if key in getattr(self.config, "user_settings", {})]
         if unread:
             logger.warning(
-                "%s: of the base alone. Local models are trained by Adam at a constant rate and judged by NDCG after "
-                "every epoch.",
+                "%s: of the base alone. Local models are trained by Adam at a constant rate in full precision, and "
+                "judged by NDCG after every epoch.",
                 ", ".join(unread),
             )
         users = self.active_users()

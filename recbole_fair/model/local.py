@@ -35,12 +35,15 @@ class LocalModel(PostHocModel):
         self.USER_ID, self.ITEM_ID = self.base.USER_ID, self.base.ITEM_ID
 
     def local_scores(self, users: Tensor) -> Tensor:
-        """Scores ``[B, I]`` of the items without the padding."""
+        """Scores ``[B, I]`` of the items without the padding, for users with training items."""
         raise NotImplementedError
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """``[B, n_items]`` scores of all items by the variant in use; those of the padding item are -inf."""
+        """``[B, n_items]`` scores of all items by the variant in use; those of the padding item are -inf.
+
+        Users without training items have no local model: they get the base's scores.
+        """
         if self.variant == "base":
             base: Tensor = self.base.full_sort_predict(interaction)
             return base
@@ -51,6 +54,9 @@ class LocalModel(PostHocModel):
         for start in range(0, len(users), _USERS_AT_ONCE):
             stop = start + _USERS_AT_ONCE
             scores[start:stop, 1:] = self.local_scores(users[start:stop])
+        cold = self.rows.lengths[users] == 0
+        if bool(cold.any()):
+            scores[cold] = self.base.full_sort_predict({self.USER_ID: users[cold]})
         return scores
 
     @torch.no_grad()

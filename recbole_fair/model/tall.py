@@ -316,6 +316,7 @@ class TALL(Variants, MultVAE):
             return loss_gate(losses, targets.lengths, self.gate, self.gate_norm, self.gate_temperature)
 
     def _see_gate(self, gate: Tensor) -> None:
+        gate = gate.double()
         entropy = torch.special.entr(gate).sum(1) / math.log(self.n_experts)
         seen = torch.stack([entropy.sum(), gate.amax(1).sum() * self.n_experts])
         self._seen += torch.cat([seen, seen.new_tensor([len(gate)])])
@@ -413,4 +414,4 @@ class _GateNetwork(nn.Module):
     def forward(self, rows: ItemRows) -> Tensor:
         """``[B, E]``, rows sum to 1."""
         hidden = torch.relu(sparse_product(self.weight, Bags(rows, None, 1))[0] + self.bias)
-        return torch.softmax(self.out(hidden), 1)
+        return torch.softmax(self.out(hidden).to(self.bias.dtype), 1)  # under autocast the layer's output is rounded

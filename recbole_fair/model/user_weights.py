@@ -83,24 +83,20 @@ class LossWindow(nn.Module):
     Attributes:
         current: losses seen in the running epoch ``[n_users]``, NaN where a user has none.
         past: losses of finished epochs ``[window + 1, n_users]``, the newest first, NaN where there is none.
-        epochs: number of finished epochs.
     """
 
     current: Tensor
     past: Tensor
-    epochs: Tensor
 
     def __init__(self, n_users: int, window: int) -> None:
         super().__init__()
         self.register_buffer("current", torch.full((n_users,), torch.nan))
         self.register_buffer("past", torch.full((window + 1, n_users), torch.nan))
-        self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
 
     def reset(self) -> None:
         """Forget everything."""
         self.current.fill_(torch.nan)
         self.past.fill_(torch.nan)
-        self.epochs.zero_()
 
     def record(self, users: Tensor, losses: Tensor) -> None:
         """Take the held-out losses of some users in the running epoch: long ``[B]`` and float ``[B]``."""
@@ -110,7 +106,6 @@ class LossWindow(nn.Module):
         """Move the running epoch's losses to the past."""
         self.past.copy_(torch.cat([self.current.unsqueeze(0), self.past[:-1]]))
         self.current.fill_(torch.nan)
-        self.epochs += 1
 
     def mean_change(self) -> Tensor:
         """Mean fall of the loss over the last ``window`` changes ``[n_users]``; NaN before there is one."""

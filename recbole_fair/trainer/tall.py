@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -120,19 +121,36 @@ class TALLTrainer(ExpertTrainer, VariantTrainer):
             model.use_validation(split_interactions(valid_data._dataset))
         for note in model.scoring_notes():
             logger.info(note)
-        return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        trainer: Any = self
+        self._epoch = trainer.start_epoch - 1
+        found = super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        kept = self._kept_epoch()
+        if model.weight_signal != "none" and 0 <= kept < model.gap:
+            self.notes.append(
+                f"The epoch that was kept ({kept}) precedes the user weights, which begin at epoch {model.gap} (gap): "
+                "the model is that of weight_signal=none."
+            )
+        return found
+
+    def _kept_epoch(self) -> int:
+        """The validated epoch whose weights were kept, without validation the last one."""
+        trainer: Any = self
+        if not self._validated:
+            return self._epoch
+        last = (self._epoch + 1) // trainer.eval_step * trainer.eval_step - 1
+        return int(last - trainer.cur_step * trainer.eval_step)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._epoch = epoch_idx
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
     def _patience(self, epoch: int) -> int:
-        """The configured patience; within the gap one worse epoch is endured, as 0 would end the training there."""
-        steps = int(self.config["stopping_step"])
-        return max(steps, 1) if self.model.weight_signal != "none" and epoch < self.model.gap else steps
+        """The configured patience; without end until the weights have been there for so many validations."""
+        trainer: Any = self
+        steps, gap = int(self.config["stopping_step"]), self.model.gap
+        weighted = (epoch + 1) // trainer.eval_step - gap // trainer.eval_step
+        return steps if self.model.weight_signal == "none" or weighted > steps else sys.maxsize
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
         self.stopping_step = self._patience(self._epoch)
-        if self.model.weight_signal != "none" and self._epoch <= self.model.gap:
-            self.cur_step = 0
         return super()._valid_epoch(valid_data, show_progress)
