@@ -62,6 +62,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"gate": "softmax", "weight_signal": "none", "gate_source": "valid", "gate_grad": True},
     ),
     "wide MultVAE": ("MultVAE", {"latent_dimension": "E", "weight_decay": "E"}),
+    # With the divergence summed over the users of a batch, as in the authors' code
+    "MultVAE KL sum": ("MultVAE", {"kl_reduction": "sum"}),
+    "wide MultVAE KL sum": ("MultVAE", {"latent_dimension": "E", "weight_decay": "E", "kl_reduction": "sum"}),
+    "uniform KL sum": ("TALL", {"gate": "uniform", "weight_signal": "none", "kl_reduction": "sum"}),
     # The paper's ablations of the weights
     "LMoE+LC": ("TALL", {"gap": 0}),
     "LMoE+gap+L": ("TALL", {"weight_signal": "loss"}),
