@@ -296,7 +296,9 @@ class _Losses(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         latent, decoder, bias, log_sums = ctx.saved_tensors
         targets, masked = ctx.rows
-        upstream = grads[0].t()
+        # Without their common factor small gradients do not vanish where products are made in 16 bits.
+        unit = grads[0].abs().amax().clamp(min=torch.finfo(latent.dtype).tiny)
+        upstream = grads[0].t() / unit
         in_latent, in_decoder, in_bias = torch.zeros_like(latent), torch.zeros_like(decoder), torch.zeros_like(bias)
         factors = _in_bits(latent, decoder, bias, ctx.product_dtype)
         weight = factors[1]
@@ -307,18 +309,15 @@ class _Losses(torch.autograd.Function):
                 flat.index_fill_(1, block.masked, -torch.inf)
             scale = torch.where(block.counts > 0, upstream[block.where], 0.0)
             log_sum = torch.where(block.counts > 0, log_sums[block.where], torch.inf)
-            # Without the common factor of its rows a block's gradient does not vanish in 16 bits.
-            unit = scale.abs().amax().clamp(min=torch.finfo(scale.dtype).tiny)
-            scale = scale / unit
             scores.sub_(log_sum.unsqueeze(-1)).exp2_().mul_((scale * block.counts).unsqueeze(-1))
             flat.index_add_(1, block.targets, -scale[:, block.rows])
             experts, _ = block.where
-            in_bias[experts] += scores.sum(1) * unit
+            in_bias[experts] += scores.sum(1)
             scores = scores.to(ctx.product_dtype)
-            in_latent[block.where] = torch.bmm(scores, weight[experts]).to(latent.dtype) * unit
+            in_latent[block.where] = torch.bmm(scores, weight[experts])
             inputs = latent[block.where].to(ctx.product_dtype)
-            in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), inputs).transpose(0, 1).to(latent.dtype) * unit
-        return in_latent, in_decoder, in_bias, None, None
+            in_decoder[:, experts] += torch.bmm(scores.transpose(1, 2), inputs).transpose(0, 1)
+        return in_latent.mul_(unit), in_decoder.mul_(unit), in_bias.mul_(unit), None, None
 
 
 def _product_dtype(values: Tensor) -> torch.dtype:

@@ -206,17 +206,17 @@ class LOCA(LocalModel):
 
     # -- scoring -------------------------------------------------------------------------------------------------
 
+    def has_local_model(self, users: Tensor) -> Tensor:
+        """Which users an anchor is near to, bool ``[B]``."""
+        return self.kernel[users].sum(1) > 0
+
     def local_scores(self, users: Tensor) -> Tensor:
-        """Means of the local models' scores by the kernel; the global model's where no anchor is near."""
+        """Means of the local models' scores by the kernel."""
         weights = self.kernel[users]
         total = weights.sum(1, keepdim=True)
         gate = weights / total.clamp(min=torch.finfo(weights.dtype).tiny)
         latent = self.experts.encode_mean(Bags.normalised(self.rows.of(users), self.n_experts))
-        scores = self.experts.mixture(latent, gate)
-        alone = (total == 0).squeeze(1)
-        if bool(alone.any()):
-            scores[alone] = self.base.full_sort_predict({self.USER_ID: users[alone]})[:, 1:]
-        return scores
+        return self.experts.mixture(latent, gate)
 
 
 def _by_expert(name: str, value: Tensor) -> Tensor:

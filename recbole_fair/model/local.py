@@ -35,14 +35,18 @@ class LocalModel(PostHocModel):
         self.USER_ID, self.ITEM_ID = self.base.USER_ID, self.base.ITEM_ID
 
     def local_scores(self, users: Tensor) -> Tensor:
-        """Scores ``[B, I]`` of the items without the padding, for users with training items."""
+        """Scores ``[B, I]`` of the items without the padding, for users with a local model."""
         raise NotImplementedError
+
+    def has_local_model(self, users: Tensor) -> Tensor:
+        """Which users have a local model, bool ``[B]``: those with training items, unless a class says otherwise."""
+        return self.rows.lengths[users] > 0
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """``[B, n_items]`` scores of all items by the variant in use; those of the padding item are -inf.
 
-        Users without training items have no local model: they get the base's scores.
+        Users without a local model get the base's scores.
         """
         if self.variant == "base":
             base: Tensor = self.base.full_sort_predict(interaction)
@@ -54,9 +58,9 @@ class LocalModel(PostHocModel):
         for start in range(0, len(users), _USERS_AT_ONCE):
             stop = start + _USERS_AT_ONCE
             scores[start:stop, 1:] = self.local_scores(users[start:stop])
-        cold = self.rows.lengths[users] == 0
-        if bool(cold.any()):
-            scores[cold] = self.base.full_sort_predict({self.USER_ID: users[cold]})
+        alone = ~self.has_local_model(users)
+        if bool(alone.any()):
+            scores[alone] = self.base.full_sort_predict({self.USER_ID: users[alone]})
         return scores
 
     @torch.no_grad()
