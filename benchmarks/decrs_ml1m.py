@@ -23,16 +23,12 @@ validation Recall@10 over the seeds.
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
-import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from runs import opened, save, spread
+from runs import Runs, parser_of, settle, spread
 
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.config import FairConfig
@@ -82,23 +78,19 @@ def name_of(method: str, keys: Mapping[str, Any], seed: int) -> str:
     return " ".join([method, *(f"{key}={value}" for key, value in keys.items()), f"seed={seed}"])
 
 
+def shown(run: Mapping[str, Any]) -> str:
+    """Its result in a line."""
+    return "test recall@20 " + "  ".join(f"{row} {values['recall@20']:.4f}" for row, values in run["test"].items())
+
+
 class Bench:
     """Trains and evaluates; keeps what it finds in a JSON file."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.out = Path(args.out)
-        self.folder = self.out.with_suffix("").absolute()
         fixed = ("model", "dataset", "learning_rate", "batch", "dropout", "epochs", "stopping_step")
-        setup = {key: getattr(args, key) for key in fixed}
-        self.content = opened(self.out, setup)
-        self.end = None if args.minutes is None else time.monotonic() + 60 * args.minutes
-
-    @property
-    def runs(self) -> dict[str, Any]:
-        """Finished runs by name."""
-        runs: dict[str, Any] = self.content["runs"]
-        return runs
+        self.runs = Runs(args.out, {key: getattr(args, key) for key in fixed}, args.minutes)
+        self.folder = self.runs.folder
 
     def checkpoint(self, reg_weight: float, seed: int) -> Path:
         """Where the run of DecRS is kept."""
@@ -124,20 +116,10 @@ class Bench:
         config = FairConfig(args.model, args.dataset, [args.preset], settings)
         return new_trainer(config)
 
-    def add(self, method: str, keys: Mapping[str, Any], seed: int, run: Any) -> None:
-        """Do a run unless it is there, and write the file."""
-        name = name_of(method, keys, seed)
-        if name in self.runs:
-            return
-        if self.end is not None and time.monotonic() > self.end:
-            raise SystemExit("The time is over; run the same command again to go on.")
-        start = time.perf_counter()
-        found = {"method": method, "keys": dict(keys), "seed": seed, **run()}
-        found["seconds"] = round(time.perf_counter() - start, 1)
-        self.runs[name] = found
-        save(self.out, self.content)
-        shown = {row: f"{values['recall@20']:.4f}" for row, values in found["test"].items()}
-        print(f"{name}: {found['seconds']:.0f} s, test recall@20 {shown}", flush=True)
+    def add(self, method: str, keys: Mapping[str, Any], seed: int, run: Callable[[], dict[str, Any]]) -> None:
+        """Do a run unless it is there."""
+        facts = {"method": method, "keys": dict(keys), "seed": seed}
+        self.runs.add(name_of(method, keys, seed), lambda: facts | run(), shown)
 
     def everything(self) -> None:
         """All runs, in the order of the module's text."""
@@ -166,7 +148,7 @@ class Bench:
 
     def chosen_reg_weight(self) -> float:
         """The one whose backbones are best on validation."""
-        rows = settings_of(self.runs, "backbone", self.args.seeds)
+        rows = settings_of(self.runs.done, "backbone", self.args.seeds)
         return float(best(rows)["keys"]["reg_weight"])
 
     # -- runs ----------------------------------------------------------------------------------------------------
@@ -345,13 +327,10 @@ def _by_drift(chosen: Mapping[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "decrs-ml-1m.json")
     parser.add_argument("--model", default="DecFM", choices=sorted(PAPER))
     parser.add_argument("--dataset", default="ml-1m")
-    parser.add_argument("--data_path")
     parser.add_argument("--preset", default="paper/decrs-ml-1m.yaml")
-    parser.add_argument("--out", default="decrs-ml-1m.json")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--reg_weights", type=float, nargs="+", default=[0.1, 0.0])
     parser.add_argument("--learning_rate", type=float, default=0.05)
     parser.add_argument("--batch", type=int, default=1024)
@@ -359,19 +338,13 @@ def main() -> None:
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 2.0, 5.0, 10.0])
     parser.add_argument("--clips", type=float, nargs="+", default=[2.0, 5.0, 10.0], help="clipping values of IPS")
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--stopping_step", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--suspects", action="store_true", help="also other deconfounded models, see above")
-    parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
-    parser.add_argument("--table", action="store_true", help="print the tables of what is there and train nothing")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(args.threads)
+    settle(args)
     bench = Bench(args)
     if not args.table:
         bench.everything()
-    print(tables(bench.runs, args))
+    print(tables(bench.runs.done, args))
 
 
 if __name__ == "__main__":

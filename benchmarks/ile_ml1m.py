@@ -19,16 +19,13 @@ one with the lowest mean validation UPD@10; if none is, the one with the highest
 from __future__ import annotations
 
 import argparse
-import logging
+import functools
 import statistics
-import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from runs import opened, save, spread
+from runs import Runs, parser_of, settle, spread
 
 from recbole_fair.config import FairConfig
 from recbole_fair.loading import new_trainer
@@ -78,9 +75,9 @@ def name_of(method: str, keys: Mapping[str, Any], seed: int | None = None) -> st
 class Bench:
     """Trains and evaluates; holds the split of the last configuration."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args = args
-        self.folder = Path(args.out).with_suffix("").absolute()
+        self.folder = folder
 
     def checkpoint(self, seed: int) -> Path:
         """Where the BPR of a seed is kept."""
@@ -113,8 +110,7 @@ class Bench:
         return new_trainer(config, args.split_seed)
 
     def run(self, method: str, keys: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """Metrics of one run on validation and test, with epochs and seconds."""
-        start = time.perf_counter()
+        """Metrics of one run on validation and test, with epochs."""
         keys = dict(keys)
         if method == "PUFR":
             others = [s for s in (*self.args.seeds, *self.args.pufr_seeds) if s != seed]
@@ -138,7 +134,7 @@ class Bench:
             found |= {"epochs": len(reports), "best_epoch": best, "group_losses": reports[best]}
             valid_result, test_result = trainer.evaluate_lists(valid), trainer.evaluate_lists(test)
         found |= {"seed": seed, "valid": dict(valid_result.metrics), "test": dict(test_result.metrics)}
-        return found | {"seconds": round(time.perf_counter() - start, 1)}
+        return found
 
 
 def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
@@ -181,11 +177,8 @@ def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "ile-ml-1m.json")
     parser.add_argument("--dataset", default="ml-1m")
-    parser.add_argument("--data_path")
-    parser.add_argument("--out", default="ile-ml-1m.json")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--pufr_seeds", type=int, nargs="*", default=[4, 5], help="further BPRs that PUFR compares")
     parser.add_argument("--split_seed", type=int, default=2020)
     parser.add_argument("--distances", nargs="+", default=["std", "ent", "mad"])
@@ -196,36 +189,24 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=0.001)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--stopping_step", type=int, default=10)
     parser.add_argument("--ndcg_loss", type=float, default=0.05)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
-    parser.add_argument("--table", action="store_true", help="print the table of what is there and train nothing")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.INFO)
-    torch.set_num_threads(args.threads)
-    out = Path(args.out)
+    settle(args)
     fixed = ("dataset", "split_seed", "embedding_size", "learning_rate", "batch", "epochs", "stopping_step")
-    setup = {key: getattr(args, key) for key in fixed}
-    content = opened(out, setup)
-    bench, start = Bench(args), time.monotonic()
+    runs = Runs(args.out, {key: getattr(args, key) for key in fixed}, args.minutes)
+    bench = Bench(args, runs.folder)
     for method, keys, seed in () if args.table else runs_of(args):
-        name = name_of(method, keys, seed)
-        if name in content["runs"]:
-            continue
-        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
-            print("The time is up; start again to go on.")
-            break
         bases = [seed, *args.seeds, *args.pufr_seeds] if method == "PUFR" else [seed] if method == "CP" else []
-        missing = [base for base in bases if name_of("BPR", {}, base) not in content["runs"]]
+        missing = [base for base in bases if name_of("BPR", {}, base) not in runs.done]
         if missing:
             raise SystemExit(f"{method} needs the BPR of seeds {missing}: leave --only out, or add BPR to it.")
-        content["runs"][name] = run = bench.run(method, keys, seed)
-        save(out, content)
-        shown = "  ".join(f"{metric} {run['test'][metric]:.4f}" for metric in SHOWN)
-        print(f"{name}: {shown}  ({run['seconds']:.0f} s)", flush=True)
-    print(table(content["runs"], args))
+        runs.add(name_of(method, keys, seed), functools.partial(bench.run, method, keys, seed), shown)
+    print(table(runs.done, args))
+
+
+def shown(run: Mapping[str, Any]) -> str:
+    """Its result in a line."""
+    return "  ".join(f"{metric} {run['test'][metric]:.4f}" for metric in SHOWN)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,16 @@ the gate itself gives, without the noise of a second training.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
-import logging
 import statistics
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from runs import opened, save, spread
+from runs import Runs, parser_of, settle, spread
 
 from recbole_fair.config import FairConfig
 from recbole_fair.loading import new_trainer
@@ -88,9 +87,8 @@ def keys_of(method: str, args: argparse.Namespace) -> tuple[str, dict[str, Any]]
     return model, keys
 
 
-def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Metrics of one run on validation and test, with its course and seconds."""
-    folder = Path(args.out).with_suffix("").absolute()
+def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Metrics of one run on validation and test, with its course and seconds of training."""
     gap_end = folder / f"gap-{seed}.pth"
     model, keys = keys_of(method, args)
     settings: dict[str, Any] = {
@@ -150,7 +148,7 @@ def one_run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
     config["mask_seen"] = "train"
     found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
-    return found | {"training_seconds": round(seconds, 1), "seconds": round(time.perf_counter() - start, 1)}
+    return found | {"training_seconds": round(seconds, 1)}
 
 
 def values_of(result: Any) -> dict[str, Any]:
@@ -210,52 +208,34 @@ def table(runs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "tall-ml-1m.json")
     parser.add_argument("--dataset", default="ml-1m")
-    parser.add_argument("--data_path")
-    parser.add_argument("--out", default="tall-ml-1m.json")
     parser.add_argument("--n_experts", type=int, default=100)
     parser.add_argument("--models", nargs="+", choices=[*METHODS], default=["MultVAE", "WL", "MoE", "LMoE", "TALL"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--split_seed", type=int, default=2020)
     parser.add_argument("--epochs", type=int, default=500)
-    parser.add_argument("--stopping_step", type=int, default=30)
+    parser.set_defaults(stopping_step=30)
     parser.add_argument("--eval_step", type=int, default=1, help="epochs from one validation to the next")
     parser.add_argument("--amp", action="store_true", help="matrix products in 16 bits (RecBole's enable_amp)")
     parser.add_argument("--share_gap", action="store_true", help="let LMoE go on from TALL's end of the gap")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="start no further run after so many minutes")
     parser.add_argument("--verbose", action="store_true", help="print every epoch")
-    parser.add_argument("--table", action="store_true", help="print the table of what is there and train nothing")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.INFO)
-    torch.set_num_threads(args.threads)
-    out = Path(args.out)
+    settle(args)
     keys = ("dataset", "n_experts", "split_seed", "epochs", "stopping_step", "eval_step", "amp")
     if args.share_gap:  # TALL first
         args.models.sort(key=lambda method: method == "LMoE")
-    setup = {key: getattr(args, key) for key in keys}
-    content = opened(out, setup)
-    start = time.monotonic()
+    runs = Runs(args.out, {key: getattr(args, key) for key in keys}, args.minutes)
     # Seed by seed, so that a part of the table is a whole comparison.
-    for seed in () if args.table else args.seeds:
-        for method in args.models:
-            name = f"{method} seed={seed}"
-            if name in content["runs"]:
-                continue
-            if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
-                print("The time is up; start again to go on.")
-                raise SystemExit(0)
-            content["runs"][name] = run = one_run(method, seed, args)
-            save(out, content)
-            groups = "  ".join(f"{group} {value:.4f}" for group, value in run["test"]["groups"].items())
-            print(
-                f"{name}: {METRIC} {run['test'][METRIC]:.4f}  {groups}  "
-                f"({run.get('epochs')} epochs, best {run.get('best_epoch')}, {run['seconds']:.0f} s)",
-                flush=True,
-            )
-    print(table(content["runs"]))
+    for seed, method in () if args.table else itertools.product(args.seeds, args.models):
+        runs.add(f"{method} seed={seed}", functools.partial(one_run, method, seed, args, runs.folder), shown)
+    print(table(runs.done))
+
+
+def shown(run: Mapping[str, Any]) -> str:
+    """Its result in a line."""
+    groups = "  ".join(f"{group} {value:.4f}" for group, value in run["test"]["groups"].items())
+    epochs = f"{run.get('epochs')} epochs, best {run.get('best_epoch')}"
+    return f"{METRIC} {run['test'][METRIC]:.4f}  {groups}  ({epochs})"
 
 
 if __name__ == "__main__":
