@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,34 @@ def built(model: str, options: dict[str, Any], **changes: Any) -> tuple[Any, Any
 
 def some_users(net: Any, n: int = 8) -> dict[str, torch.Tensor]:
     return {net.USER_ID: torch.arange(1, n + 1)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"gate_temperature": 2.0, "gap": 3, "weight_alpha": 0.1}, {}),
+        ({"gate": "uniform", "gate_temperature": 2.0, "gap": 3}, {"gate_temperature": "gate=uniform"}),
+        ({"gate": "mlp", "gate_hidden_size": 5, "gate_grad": True}, {"gate_grad": "gate=mlp"}),
+        ({"gate_hidden_size": 5}, {"gate_hidden_size": "gate=inverse"}),
+        ({"n_experts": 1, "gate_norm": "mean"}, {"gate_norm": "n_experts=1"}),
+        (
+            {"n_experts": 1, "gate_hidden_size": 5, "gate": "mlp"},
+            dict.fromkeys(("gate_hidden_size", "gate"), "n_experts=1"),
+        ),
+        ({"weight_signal": "none", "gap": 3}, {"gap": "weight_signal=none"}),
+        ({"weight_signal": "loss", "loss_window": 3, "gap": 3}, {"loss_window": "weight_signal=loss"}),
+        ({"gate_source": "valid", "gate_fold_share": 0.2}, {"gate_fold_share": "gate_source=valid"}),
+        (
+            {"gate": "uniform", "weight_signal": "none", "gate_source": "valid"},
+            {"gate_source": "gate=uniform and weight_signal=none"},
+        ),
+    ],
+)
+def test_keys_that_cannot_act_are_named(options, caplog, settings, named):
+    with caplog.at_level(logging.WARNING, logger="recbole_fair.model.tall"):
+        built("TALL", options, **settings)
+    said = [record.getMessage() for record in caplog.records if record.name == "recbole_fair.model.tall"]
+    assert said == [f"{key}={settings[key]!r} has no effect with {why}." for key, why in named.items()]
 
 
 def test_multvae_is_recboles_multivae_without_the_padding_column(options):

@@ -7,6 +7,7 @@ weights users by how their held-out losses fall. TALL's ablations are settings o
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -25,6 +26,8 @@ from recbole_fair.errors import FairError
 from recbole_fair.model.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
 from recbole_fair.model.user_weights import LossWindow, niche_weights
 from recbole_fair.model.variants import Variants
+
+logger = logging.getLogger(__name__)
 
 _USERS_AT_ONCE = 512  # scored together; bounds the latent values [E, B, H] in memory
 _LOWEST_LOSS = 1e-6  # keeps the inverse of a loss finite
@@ -220,6 +223,30 @@ class TALL(Variants, MultVAE):
             self.gate_network = _GateNetwork(self.n_items - 1, int(config["gate_hidden_size"]), self.n_experts)
 
         self.variant = self.final_variant
+        self._name_idle_keys(config)
+
+    def _name_idle_keys(self, config: Any) -> None:
+        """Warn of keys that the user set and that cannot act beside the others."""
+        gate = "n_experts=1" if self.n_experts == 1 else f"gate={self.gate}"
+        idle: dict[str, str] = {}
+        if not self.gate_by_loss:
+            idle |= dict.fromkeys(("gate_norm", "gate_temperature", "gate_grad"), gate)
+        if self.gate != "mlp" or self.n_experts == 1:
+            idle["gate_hidden_size"] = gate
+        if self.n_experts == 1:
+            idle["gate"] = gate
+        if self.weight_signal == "none":
+            idle |= dict.fromkeys(("gap", "weight_alpha", "weight_norm", "weight_solver"), "weight_signal=none")
+        if self.weight_signal != "change":
+            idle["loss_window"] = f"weight_signal={self.weight_signal}"
+        if not self.needs_held_out:
+            idle |= dict.fromkeys(("gate_source", "gate_fold_share"), f"{gate} and weight_signal=none")
+        elif self.gate_source == "valid":
+            idle["gate_fold_share"] = "gate_source=valid"
+        given = getattr(config, "user_settings", {})
+        for key, why in idle.items():
+            if key in given:
+                logger.warning("%s=%r has no effect with %s.", key, given[key], why)
 
     def _number_of_experts(self, config: Any) -> int:
         return int(config["n_experts"])
