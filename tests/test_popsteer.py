@@ -16,7 +16,7 @@ from torch import nn
 from recbole_fair.data.popularity import count_items, select_head_tail
 from recbole_fair.data.profiles import SyntheticProfiles
 from recbole_fair.errors import FairError
-from recbole_fair.model.neurons import COLUMNS, cohens_d, steering_shift, steering_weights
+from recbole_fair.model.neurons import COLUMNS, cohens_d, steering_moves, steering_weights
 from recbole_fair.model.popsteer import PopSteerSASRec
 from recbole_fair.model.sasrec import SASRec
 from recbole_fair.model.vectors import collect_prefix_vectors
@@ -170,7 +170,7 @@ def test_shift_by_hand(sigma: str, expected: list[float]) -> None:
     values = {"std_popular": [3, 12], "std_unpopular": [4, 5], "std_real": [0.1, 0.2], "effect_size": [2, -1]}
     for name, column_values in values.items():
         table[:, COLUMNS.index(name)] = torch.tensor(column_values, dtype=torch.float64)
-    shift = steering_shift(table, 2.0, 2.0, 0.0, sigma)
+    _, shift = steering_moves(table, 2.0, 2.0, 0.0, sigma)
     torch.testing.assert_close(shift, torch.tensor(expected, dtype=torch.float64))
 
 

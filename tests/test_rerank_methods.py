@@ -73,6 +73,17 @@ def test_strength_0_leaves_the_ranking_as_it_is(name: str) -> None:
     assert run(AS_THEY_ARE[name]) == BASE
 
 
+@pytest.mark.parametrize("reranker", [*STRONG.values(), Random(25, "score", 1)], ids=repr)
+def test_a_reranker_says_whether_short_lists_are_the_beginnings_of_long_ones(reranker: ReRanker) -> None:
+    if isinstance(reranker, FAstarIR):  # its table of 10 is the beginning of another one of 100
+        assert not reranker.builds_in_order
+        long, short = (minimum_protected(k, 0.6, 0.1, "exact")[0] for k in (100, K))
+        assert long[:K] != short
+        return
+    first, longer = (run(reranker, k=k) for k in (4, K))
+    assert (first == [items[:4] for items in longer]) == reranker.builds_in_order
+
+
 @pytest.mark.parametrize("name", STRONG)
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12), n_candidates=st.integers(1, 25))

@@ -452,7 +452,7 @@ def test_guards(toy: Any) -> None:
         with pytest.raises(FairError, match=name):
             toy.set_strengths(**{name: value})
     with pytest.raises(FairError, match="full rankings"):
-        toy.fit_intervention(SimpleNamespace(_dataset=ToyDataset()), None)
+        toy.check_splits(SimpleNamespace(_dataset=ToyDataset()), None)
     with pytest.raises(FairError, match="synthetic_length=13"):
         ToySPREE(Settings(SETTINGS, synthetic_length=13), ToyDataset())
     with pytest.raises(FairError, match="not been fitted"):

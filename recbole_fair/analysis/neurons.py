@@ -16,7 +16,7 @@ from scipy import sparse, stats
 from recbole_fair.analysis.grid import settings_of
 from recbole_fair.analysis.populations import NAMES, Floats, Ids, Populations, activations, blocks
 from recbole_fair.analysis.sweep import Sweeper, encoded_once
-from recbole_fair.model.neurons import COLUMNS, choose_sigma, steering_weights, strongest_neurons
+from recbole_fair.model.neurons import COLUMNS, choose_sigma, strongest_neurons
 
 #: Bounds of Table 1: a distribution is taken as nearly normal inside both.
 MAX_SKEW, MAX_KURTOSIS = 0.5, 1.0
@@ -44,11 +44,10 @@ def neuron_frame(model: Any) -> pd.DataFrame:
     frame = pd.DataFrame(table.numpy(), columns=list(COLUMNS))
     frame.insert(0, "neuron", np.arange(len(frame)))
     frame["alive"] = frame["alive"] > 0
-    d = table[:, COLUMNS.index("effect_size")]
-    weight = steering_weights(d, model.alpha_pop, model.alpha_unpop, model.beta)
-    frame["direction"] = (-d.sign() * (weight > 0)).long().numpy()
+    weight, shift = (moves.double().cpu() for moves in model.steering_moves())
+    frame["direction"] = shift.sign().long().numpy()
     frame["weight"] = weight.numpy()
-    frame["shift"] = model.steering_shift().double().cpu().numpy()
+    frame["shift"] = shift.numpy()
     return frame
 
 

@@ -197,13 +197,14 @@ class Sweeper:
 
     def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
         known = self._collected.get(split)
-        if known is None or known[0] != strengths:
+        made_for = {**strengths, "reranker_models": getattr(reranker, "files", ())}  # facts come from these models
+        if known is None or known[0] != made_for:
             loader = self.splits[split]
             wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
             with self._final():
                 struct = self.trainer.collect(loader, candidates=wanted)
                 facts = facts_of_split(self.trainer, loader, struct, reranker)
-            self._collected[split] = known = (strengths, struct, facts)
+            self._collected[split] = known = (made_for, struct, facts)
         return known[1], known[2]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,33 @@ class _Rows:
         row = torch.repeat_interleave(torch.arange(len(index)), lengths)
         first = self.starts[index] - (lengths.cumsum(0) - lengths)
         return row, self.items[torch.arange(len(row)) + first[row]]
+
+
+def same_batches(loader: Any, seed: int) -> Iterator[Any]:
+    """Batches of an evaluation loader that draws candidates: the same ones at every pass, for every model.
+
+    RecBole draws them anew from the global generator each time, so that two evaluations of one model differ and models
+    are compared on different items. The global generator is left as it was.
+
+    Args:
+        loader: RecBole's ``NegSampleEvalDataLoader``.
+        seed: of the draw.
+    """
+    inside, batches = np.random.RandomState(seed).get_state(), None
+    if loader.generator is not None:  # seeds the draws of worker processes
+        loader.generator.manual_seed(seed)
+    while True:
+        outside = np.random.get_state()
+        np.random.set_state(inside)
+        try:
+            batches = iter(loader) if batches is None else batches
+            batch = next(batches, None)
+            inside = np.random.get_state()
+        finally:
+            np.random.set_state(outside)
+        if batch is None:
+            return
+        yield batch
 
 
 class FullRankingLoader(FullSortEvalDataLoader):

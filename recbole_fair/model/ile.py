@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from recbole.model.general_recommender import BPR, LightGCN
+from recbole.model.general_recommender import BPR
 from recbole.model.loss import BPRLoss
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from recbole_fair.data.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
 from recbole_fair.model.group_loss import group_distance, group_sums, over_processes
 from recbole_fair.model.propensity import inverse_propensity
+from recbole_fair.model.split import FullPrecisionLightGCN
 
 
 class PairLoss(BPRLoss):
@@ -221,7 +222,7 @@ class ILEBPR(ILE, BPR):
     """Item-loss equalisation on matrix factorisation (BPR), the paper's setting."""
 
 
-class ILELightGCN(ILE, LightGCN):
+class ILELightGCN(ILE, FullPrecisionLightGCN):
     """Item-loss equalisation on LightGCN, whose regularisation of the embeddings stays as it is."""
 
 
@@ -229,5 +230,5 @@ class IPSBPR(IPS, BPR):
     """Inverse propensity weights on matrix factorisation (BPR)."""
 
 
-class IPSLightGCN(IPS, LightGCN):
+class IPSLightGCN(IPS, FullPrecisionLightGCN):
     """Inverse propensity weights on LightGCN."""

@@ -67,10 +67,12 @@ def steering_weights(d: Tensor, alpha_pop: float, alpha_unpop: float, beta: floa
     return torch.where((size > beta) & (size > 0), alpha * size / largest, torch.zeros_like(d))
 
 
-def steering_shift(
+def steering_moves(
     table: Tensor, alpha_pop: float, alpha_unpop: float, beta: float, sigma: str, shuffle_seed: int | None = None
-) -> Tensor:
-    """``[N]`` what is added to the pre-activations (PopSteer Eq. 4): minus ``w sigma`` for d > 0, plus for d < 0.
+) -> tuple[Tensor, Tensor]:
+    """How far neurons move: weights (PopSteer Eq. 5), and what is added to the pre-activations (Eq. 4).
+
+    That is minus ``w sigma`` for d > 0, plus for d < 0.
 
     Args:
         table: the neuron table.
@@ -79,15 +81,18 @@ def steering_shift(
         beta: smallest effect size that is steered, exclusive.
         sigma: see :func:`choose_sigma`.
         shuffle_seed: hands the same moves to as many randomly chosen neurons instead (the paper's RandomSelect).
+
+    Returns:
+        Two ``[N]``: weight and shift of each neuron; a shuffled move keeps its weight.
     """
     d = table[:, COLUMNS.index("effect_size")]
     weights = steering_weights(d, alpha_pop, alpha_unpop, beta)
     shift = -d.sign() * weights * choose_sigma(table, sigma)
     if shuffle_seed is None:
-        return shift
-    moved = shift[d.abs() > beta]
-    target = torch.randperm(len(d), generator=torch.Generator().manual_seed(shuffle_seed))[: len(moved)]
-    return torch.zeros_like(shift).index_copy(0, target.to(shift.device), moved)
+        return weights, shift
+    moved = d.abs() > beta
+    target = torch.randperm(len(d), generator=torch.Generator().manual_seed(shuffle_seed))[: int(moved.sum())]
+    return tuple(torch.zeros_like(v).index_copy(0, target.to(v.device), v[moved]) for v in (weights, shift))  # type: ignore[return-value]
 
 
 def selected_neurons(table: Tensor, beta: float) -> Tensor:
@@ -95,17 +100,18 @@ def selected_neurons(table: Tensor, beta: float) -> Tensor:
     return table[:, COLUMNS.index("effect_size")].abs() > beta
 
 
-def write_neuron_table(file: IO[str], table: Tensor, weights: Tensor) -> None:
+def write_neuron_table(file: IO[str], table: Tensor, weights: Tensor, shift: Tensor) -> None:
     """Write the table as CSV with a header, one row a neuron.
 
     Args:
         file: an open text file.
         table: the neuron table ``[N, len(COLUMNS)]``.
         weights: ``[N]`` steering weights in use (Eq. 5).
+        shift: ``[N]`` what they add to the pre-activations (Eq. 4); its sign is the direction.
     """
     rows = csv.writer(file)
     rows.writerow(["neuron", *COLUMNS, "direction", "weight"])
-    direction = -table[:, COLUMNS.index("effect_size")].sign() * (weights > 0)
+    direction = shift.sign()
     alive = COLUMNS.index("alive")
     for neuron, (values, sign, weight) in enumerate(
         zip(table.tolist(), direction.tolist(), weights.tolist(), strict=True)

@@ -32,8 +32,7 @@ from recbole_fair.model.neurons import (
     cohens_d,
     neuron_row,
     selected_neurons,
-    steering_shift,
-    steering_weights,
+    steering_moves,
     strongest_neurons,
     write_neuron_table,
 )
@@ -223,13 +222,22 @@ class PopSteer(PostHocModel):
         elif name != "keep_reconstruction_error" and not (isinstance(value, int | float) and value >= 0):
             raise FairError(f"{name}={value!r} is not allowed: it must be a number of at least 0.")
 
-    def steering_shift(self) -> Tensor:
-        """``[N]`` the one vector that steering adds to the pre-activations under the strengths in use."""
+    def steering_moves(self) -> tuple[Tensor, Tensor]:
+        """Two ``[N]``: weights of the neurons and what steering adds to their pre-activations, as it is set.
+
+        Both are 0 under ``steer_mode: dense`` and ``noise``, which move no neuron by an amount of its own.
+        """
+        if self.steer_mode in ("dense", "noise"):
+            nothing = torch.zeros(len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
+            return nothing, nothing
         shuffle = self._seed if self.steer_mode == "random_select" else None
-        shift = steering_shift(
+        return steering_moves(
             self.neurons, self.alpha_pop, self.alpha_unpop, self.beta, self.steer_sigma, shuffle_seed=shuffle
         )
-        return shift.to(self.sae.W_enc.dtype)
+
+    def steering_shift(self) -> Tensor:
+        """``[N]`` the one vector that steering adds to the pre-activations under the strengths in use."""
+        return self.steering_moves()[1].to(self.sae.W_enc.dtype)
 
     @contextmanager
     def use_shift(self, shift: Tensor) -> Iterator[None]:
@@ -254,17 +262,15 @@ class PopSteer(PostHocModel):
         if variant == "reconstructed":
             reconstruction: Tensor = self.sae(users).reconstruction
             return reconstruction
-        if self._given_shift is not None:
-            steered: Tensor = self.sae(users, self._given_shift).reconstruction
-            return steered
-        if self.steer_mode == "dense":
+        if self._given_shift is None and self.steer_mode == "dense":
             towards = self.mean_unpopular - self.mean_popular
             direction = towards / towards.norm().clamp_min(torch.finfo(towards.dtype).tiny)
             return users + self.dense_strength * direction.to(users.dtype)
-        if self.steer_mode == "noise":
+        if self._given_shift is None and self.steer_mode == "noise":
             steered = self._decode_noisy(users)
         else:
-            steered = self.sae(users, self.steering_shift()).reconstruction
+            shift = self.steering_shift() if self._given_shift is None else self._given_shift
+            steered = self.sae(users, shift).reconstruction
         if self.keep_reconstruction_error:
             # Written so that without a shift the difference is exactly 0 and the base comes back bit by bit.
             return users + (steered - self.sae(users).reconstruction)
@@ -283,11 +289,8 @@ class PopSteer(PostHocModel):
         """Write the neuron table as CSV: statistics, effect size, steering direction and weight, a row a neuron."""
         from recbole_fair.outputs import write_atomically
 
-        d = self.neurons[:, COLUMNS.index("effect_size")]
-        weights = steering_weights(d, self.alpha_pop, self.alpha_unpop, self.beta)
-
         def write(file: IO[str]) -> None:
-            write_neuron_table(file, self.neurons, weights)
+            write_neuron_table(file, self.neurons, *self.steering_moves())
 
         write_atomically(path, write)
 

@@ -61,6 +61,13 @@ class PostHocModel(Variants, AbstractRecommender):
 
     # -- what a method writes ------------------------------------------------------------------------------------
 
+    def check_splits(self, train_data: Any, valid_data: Any) -> None:
+        """See, before the base is trained, that the intervention can be fitted on these loaders.
+
+        Raises:
+            FairError: naming what is missing.
+        """
+
     def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
         """Fit everything above the frozen base.
 
@@ -116,7 +123,14 @@ class PostHocModel(Variants, AbstractRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """``[B]`` scores of the interaction's own items."""
         item = interaction[self.base.ITEM_ID]
-        scores = (self.represent_users(interaction) * self.item_representations()[item]).sum(dim=1)
+        # A user among sampled candidates has many rows: encoded once, and moved by the same noise in all of them.
+        names = [getattr(self.base, name) for name in ("USER_ID", "ITEM_SEQ") if hasattr(self.base, name)]
+        columns = torch.cat([interaction[name].reshape(len(item), -1) for name in names], dim=1)
+        rows, back = torch.unique(columns, dim=0, return_inverse=True)
+        first = torch.full((len(rows),), len(back), device=back.device)
+        first.scatter_reduce_(0, back, torch.arange(len(back), device=back.device), "amin")
+        users = self.represent_users(interaction[first])[back]
+        scores = (users * self.item_representations()[item]).sum(dim=1)
         bias = self.item_bias()
         return scores if bias is None else scores + bias[item]
 

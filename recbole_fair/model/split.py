@@ -23,7 +23,20 @@ class SplitBPR(BPR):
         return items
 
 
-class SplitLightGCN(LightGCN):
+class FullPrecisionLightGCN(LightGCN):
+    """LightGCN whose propagation stays in full precision under ``enable_amp``.
+
+    Sparse products have no gradient in 16 bits on a CPU; RecBole's own class ends in PyTorch's error there.
+    """
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Propagated users and items."""
+        with torch.autocast(self.device.type, enabled=False):
+            users, items = super().forward()
+        return users, items
+
+
+class SplitLightGCN(FullPrecisionLightGCN):
     """LightGCN: representations are the propagated embeddings, averaged over the layers."""
 
     _propagated: tuple[tuple[int, int], Tensor, Tensor] | None = None

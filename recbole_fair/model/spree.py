@@ -155,6 +155,18 @@ class SPREE(PostHocModel):
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
+    def check_splits(self, train_data: Any, valid_data: Any) -> None:
+        """See that there are validation users to learn from.
+
+        Raises:
+            FairError: if there are none, or only with sampled candidates.
+        """
+        if not valid_data or isinstance(valid_data, NegSampleEvalDataLoader):
+            raise FairError(
+                f"{type(self).__name__} learns from the full rankings of validation users; use eval_args with a "
+                "validation split and mode: full."
+            )
+
     @torch.no_grad()
     def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
         """Choose the site, take the direction, learn the bias; see :class:`PostHocModel`.
@@ -162,11 +174,6 @@ class SPREE(PostHocModel):
         Raises:
             FairError: head and tail items cannot be told apart, or there are no validation users to learn from.
         """
-        if valid_data is None or isinstance(valid_data, NegSampleEvalDataLoader):
-            raise FairError(
-                f"{type(self).__name__} learns from the full rankings of validation users; use eval_args with a "
-                "validation split and mode: full."
-            )
         seconds: dict[str, float] = {}
         inter = training_interactions(train_data._dataset)
         counts = count_items(inter.item, inter.n_items)

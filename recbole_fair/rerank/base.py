@@ -140,6 +140,18 @@ class ReRanker(ABC):
             the list has ended.
         """
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Whether the first j items of a list are the list of length j.
+
+        Metrics at a short cutoff then do not depend on the longest one.
+        """
+        return False
+
+    def looks_at(self, k: int) -> int:
+        """Number of best candidates that lists of length k need."""
+        return k
+
     def check(self, facts: Facts, k: int) -> None:
         """Find out before training whether lists of length k can be made.
 

@@ -43,6 +43,11 @@ class Calibration(ReRanker):
     score: str
     smoothing: float
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Build the lists item by item, for a block of users at a time."""
         groups = facts.item_groups.to(candidates.items.device)

@@ -51,6 +51,11 @@ class CP(ReRanker):
     lambda_: float
     score: str
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Add, step by step, the item that leaves the best list."""
         device, scores = candidates.items.device, candidates.scaled(self.score)

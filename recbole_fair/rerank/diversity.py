@@ -36,10 +36,14 @@ class Diversity(ReRanker):
     theta: float
     pool_factor: int
 
+    def looks_at(self, k: int) -> int:
+        """The pool ``pool_factor * k``."""
+        return self.pool_factor * k
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Build the lists item by item, for a block of users at a time."""
         groups = torch.nn.functional.normalize(facts.item_groups.to(candidates.items.device), dim=1)
-        items = candidates.items[:, : self.pool_factor * k]
+        items = candidates.items[:, : self.looks_at(k)]
         rows = max(1, _CELLS // items.shape[1] ** 2)
         blocks = [items[start : start + rows] for start in range(0, len(items), rows)]
         return torch.cat([self._block(block, groups[block], k) for block in blocks])

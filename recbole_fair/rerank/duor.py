@@ -52,6 +52,11 @@ class DUOR(ReRanker):
         head, _ = select_head_tail(facts.popularity.counts, share, 1 - share, self.popular_by)
         return torch.zeros(facts.n_items, dtype=torch.long).index_fill_(0, head, 1)
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Choose between the best popular and the best other candidate, step by step."""
         popular = self._popular(facts)

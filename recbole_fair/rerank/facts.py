@@ -111,7 +111,9 @@ class Facts:
         mass = torch.zeros(len(ids), weights.shape[1], dtype=torch.double)
         mass.index_add_(0, torch.from_numpy(row), weights[torch.from_numpy(items)].double())
         total = mass.sum(1, keepdim=True)
-        overall = mass.sum(0) / mass.sum() if bool(mass.sum() > 0) else torch.full_like(mass[0], 1 / mass.shape[1])
+        everybody = weights[torch.from_numpy(self.histories.items)].double().sum(0)
+        met = everybody.sum()
+        overall = everybody / met if bool(met > 0) else torch.full_like(everybody, 1 / len(everybody))
         shares = torch.where(total > 0, mass / total, overall)
         return shares[torch.from_numpy(owner.reshape(-1))].to(users.device)
 

@@ -27,6 +27,11 @@ class IPR(ReRanker):
 
     alpha: float
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the damped scores."""
         counts = facts.popularity.counts.to(candidates.items.device)

@@ -45,8 +45,13 @@ class PP(ReRanker):
         if facts.masks_seen:
             raise FairError(
                 "reranker=PP promotes items of the user's history, but the evaluation leaves them out: "
-                "set mask_seen=none."
+                "set mask_seen=none, with mode: full of eval_args."
             )
+
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the mixture; equal values keep the model's order."""

@@ -54,6 +54,11 @@ class PUFR(ReRanker):
         _ = self.files
         super().check(facts, k)
 
+    @property
+    def builds_in_order(self) -> bool:
+        """Yes."""
+        return True
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the shifted scores."""
         if facts.deviation is None:

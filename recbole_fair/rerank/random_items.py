@@ -63,6 +63,15 @@ class Random(ReRanker):
     order: str
     seed: int
 
+    @property
+    def builds_in_order(self) -> bool:
+        """In random order."""
+        return self.order == "random"
+
+    def looks_at(self, k: int) -> int:
+        """The pool."""
+        return self.pool
+
     def check(self, facts: Facts, k: int) -> None:
         """See that the pool is large enough.
 

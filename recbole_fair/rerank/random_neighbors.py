@@ -36,6 +36,10 @@ class RandomNeighbors(ReRanker):
     order: str
     seed: int
 
+    def looks_at(self, k: int) -> int:
+        """The neighbourhood ``k (1 + alpha)``."""
+        return round(k * (1 + self.alpha))
+
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Draw from the neighbourhood."""
-        return draw(candidates.valid, round(k * (1 + self.alpha)), k, self.order, self.seed)
+        return draw(candidates.valid, self.looks_at(k), k, self.order, self.seed)

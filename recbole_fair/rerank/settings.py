@@ -55,11 +55,24 @@ def make_reranker(config: Any) -> ReRanker | None:
     name = config["reranker"]
     if not name:
         return None
-    longest, candidates = max(config["topk"]), config[CANDIDATES]
-    if candidates is not None and candidates < longest:
-        raise FairError(f"{CANDIDATES}={candidates} is too few for the lists of {longest} items that topk asks for.")
     made: ReRanker = get_reranker(name).from_config(config)
+    check_candidates(made, config)
     return made
+
+
+def check_candidates(reranker: ReRanker, config: Any) -> None:
+    """See that a re-ranker gets the candidates that it looks at.
+
+    Raises:
+        FairError: naming the number that it needs.
+    """
+    longest, candidates = max(config["topk"]), config[CANDIDATES]
+    wanted = max(longest, reranker.looks_at(longest))
+    if candidates is not None and candidates < wanted:
+        raise FairError(
+            f"{CANDIDATES}={candidates} is too few: for lists of {longest} items (topk) {type(reranker).__name__} "
+            f"looks at the best {wanted}; set {CANDIDATES}={wanted}, or null for all items."
+        )
 
 
 def drop_old_settings(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

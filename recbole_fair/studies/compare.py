@@ -28,7 +28,7 @@ from recbole_fair.schema import did_you_mean
 from recbole_fair.studies.cells import cell_of, load_cell, save_cell
 from recbole_fair.studies.plan import Plan, cell_key, make_plan, mask_in_force
 from recbole_fair.trainer.posthoc import checkpoints_alike, finished
-from recbole_fair.trainer.reranking import check_reranker, facts_of_split, reranked_struct
+from recbole_fair.trainer.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
 
 logger = logging.getLogger(__name__)
 
@@ -236,16 +236,17 @@ class _Run:
         self, model: str, reranker: str | None, seed: int, trainer: Any, test: Any, struct: Any, facts: dict[str, Any]
     ) -> None:
         config, start = self._config(model, reranker, seed), time.perf_counter()
+        notes: list[str] = []
         if reranker is not None:
             trainer.config["reranker"] = reranker  # messages name it
             made = make_reranker(config)
             assert made is not None
             check_reranker(trainer, made)
             struct = reranked_struct(struct, made, facts_of_split(trainer, test, struct, made))
-            described = made.describe(max(config["topk"]))
+            described, notes = made.describe(max(config["topk"])), list_notes(made, config)
             facts = {**facts, "reranker": described, "seconds": time.perf_counter() - start}
         result = trainer.evaluator.result(struct)
-        facts = {**facts, "notes": result.notes, "groups": result.to_dict()["groups"]}
+        facts = {**facts, "notes": [*result.notes, *notes], "groups": result.to_dict()["groups"]}
         cell = cell_of(model, reranker, seed, result, test._dataset, facts)
         # The key is of the settings as they are now: loading may have completed the files on disk.
         save_cell(self._file(model, reranker, seed), cell, cell_key(config))

@@ -67,6 +67,12 @@ def explain_checkpoint(
             "a PopSteer or SPREE model."
         )
     check_changes(content, config, changes)
+    mode = config["steer_mode"]
+    if mode in ("dense", "noise"):
+        raise FairError(
+            f"steer_mode={mode} moves no neuron by an amount of its own: there is no steering of neurons to explain; "
+            "add --steer_mode=popsteer (or random_select)."
+        )
     folder = Path(output_dir) if output_dir is not None else Path("results", f"explain-{Path(model_file).stem}")
     _make(folder)
     wanted = _POPSTEER_METRICS if issubclass(config.model_class, PopSteer) else _SPREE_METRICS

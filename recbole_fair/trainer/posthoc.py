@@ -107,6 +107,7 @@ class PostHocTrainer(VariantTrainer):
         """
         if self._train_data is not train_data:
             self.bind(train_data, valid_data, self._test_data)
+        self.model.check_splits(train_data, valid_data)
         start = time.perf_counter()
         base = self._obtain_base(train_data, valid_data, verbose, saved, show_progress, callback_fn)
         self.model.freeze_base()

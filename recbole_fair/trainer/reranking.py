@@ -19,7 +19,7 @@ from recbole_fair.evaluator.collector import are_among
 from recbole_fair.evaluator.metrics import INPUTS
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
-from recbole_fair.rerank.settings import CANDIDATES
+from recbole_fair.rerank.settings import CANDIDATES, check_candidates
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
     config = trainer.config
     if config["eval_type"] != EvaluatorType.RANKING:
         raise FairError(f"reranker={config['reranker']} orders lists; metrics={config['metrics']} rate single rows.")
+    check_candidates(reranker, config)
     reranker.check(facts_of(trainer), max(config["topk"]))
     if isinstance(reranker, PUFR):
         for file in reranker.files:
@@ -46,14 +47,19 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
 def facts_of(trainer: Any) -> Facts:
     """What a trainer's splits tell a re-ranker: from training alone, unless ``metric_history`` says otherwise."""
     collector, config = trainer.eval_collector, trainer.config
-    mask = config["mask_seen"] or "auto"
+    mask, sequential = config["mask_seen"] or "auto", config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    mode = config["eval_args"]["mode"]["test"]
+    if mode == "full":
+        masks_seen = mask in ("train", "all") or (mask == "auto" and not sequential)
+    else:  # of sampled candidates RecBole leaves out what a general model's users have seen
+        masks_seen = mode != "labeled" and not sequential
     known = {} if collector.groups is None else {collector.groups.field: collector.groups}
     return Facts(
         popularity=collector.popularity,
         histories=collector.histories,
         dataset=trainer._train_data._dataset,
         group_field=config["group_field"],
-        masks_seen=mask in ("train", "all") or (mask == "auto" and config["MODEL_TYPE"] != ModelType.SEQUENTIAL),
+        masks_seen=masks_seen,
         known_groups=known,
     )
 
@@ -95,7 +101,20 @@ def evaluate_reranked(
         struct = trainer.collect(eval_data, show_progress, candidates=trainer.config[CANDIDATES] or n_items)
     facts = facts_of_split(trainer, eval_data, struct, reranker)
     changed = reranked_struct(struct, reranker, facts)
-    return trainer.evaluator.result(struct), trainer.evaluator.result(changed)
+    result = trainer.evaluator.result(changed)
+    result.notes += list_notes(reranker, trainer.config)
+    return trainer.evaluator.result(struct), result
+
+
+def list_notes(reranker: ReRanker, config: Any) -> list[str]:
+    """What a reader of metrics at several cutoffs has to know about a re-ranker's lists."""
+    *shorter, longest = sorted(set(config["topk"]))
+    if reranker.builds_in_order or not shorter:
+        return []
+    return [
+        f"{type(reranker).__name__} made lists of {longest}; metrics at {', '.join(map(str, shorter))} are of their "
+        "first items. Set topk to one length for lists made for it."
+    ]
 
 
 def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> DataStruct:
@@ -174,6 +193,9 @@ def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tenso
             except RuntimeError as error:
                 raise FairError(f"reranker_models: {file} was trained with other settings than this model.") from error
             net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+            if hasattr(own, "strengths"):  # seeds are compared, not strengths
+                net.set_strengths(**own.strengths)
+                net.variant = own.variant
             trainer.model = net
             means.append(_mean_scores(trainer, eval_data))
     finally:

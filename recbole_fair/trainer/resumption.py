@@ -46,7 +46,7 @@ def check_resumable(content: Mapping[str, Any], config: Any, resume_file: str | 
 
 def optimizer_states(trainer: Any) -> dict[str, Any]:
     """The state of every optimizer of a trainer: RecVAE's takes turns with two."""
-    others = _other_optimizers(trainer)
+    others = other_optimizers(trainer)
     states: dict[str, Any] = {"optimizer": trainer.optimizer.state_dict()}
     if others:
         states["optimizers"] = {name: optimizer.state_dict() for name, optimizer in others.items()}
@@ -60,7 +60,7 @@ def restore_optimizers(trainer: Any, training: Mapping[str, Any], resume_file: s
     Raises:
         FairError: if these are not the states of this trainer's optimizers.
     """
-    others, stored = _other_optimizers(trainer), training.get("optimizers") or {}
+    others, stored = other_optimizers(trainer), training.get("optimizers") or {}
     if set(others) != set(stored):
         raise FairError(
             f"resume={resume_file} does not hold the states of {', '.join(sorted(set(others) ^ set(stored)))}; "
@@ -81,7 +81,8 @@ def restore_optimizers(trainer: Any, training: Mapping[str, Any], resume_file: s
         ) from error
 
 
-def _other_optimizers(trainer: Any) -> dict[str, Optimizer]:
+def other_optimizers(trainer: Any) -> dict[str, Optimizer]:
+    """Optimizers of a trainer besides ``optimizer``, by attribute."""
     found = {name: value for name, value in vars(trainer).items() if isinstance(value, Optimizer)}
     found.pop("optimizer", None)
     return found

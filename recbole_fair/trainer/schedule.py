@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from recbole_fair.errors import FairError
+from recbole_fair.trainer.resumption import other_optimizers
+
 
 class Schedule:
     """Learning rate as a function of how much of ``epochs`` is done, so that a resumed run needs no state of it."""
@@ -18,10 +21,19 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Any, trainer: Any) -> Schedule | None:
-        """The schedule that a configuration asks for; None for a constant rate."""
+        """The schedule that a configuration asks for; None for a constant rate.
+
+        Raises:
+            FairError: for a trainer with optimizers of its own, which would go on at their constant rates.
+        """
         linear, warmup = config["learning_rate_schedule"] == "linear", float(config["learning_rate_warmup"] or 0.0)
         if not linear and warmup == 0.0:
             return None
+        if other_optimizers(trainer):
+            asked = f"learning_rate_warmup={warmup:g}" if warmup else "learning_rate_schedule=linear"
+            raise FairError(
+                f"{asked} is not possible with {config['model']}, which has several optimizers; leave it out."
+            )
         return cls(trainer.optimizer, int(config["epochs"]) if linear else None, warmup)
 
     def begin(self, epoch: int, steps: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.trainer.trainer import PretrainTrainer, Trainer
 from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
@@ -31,6 +31,7 @@ from recbole_fair.checkpoint import (
 )
 from recbole_fair.data.histories import Histories
 from recbole_fair.data.interactions import data_fingerprint, training_interactions
+from recbole_fair.data.loaders import same_batches
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
@@ -432,10 +433,12 @@ class FairTrainerMixin:
             yield score(batch)
 
     def _batches_of(self, eval_data: Any) -> Any:
+        drawn = isinstance(eval_data, NegSampleEvalDataLoader)
+        batches = same_batches(eval_data, int(self.config["seed"] or 0)) if drawn else eval_data
         if self._batches is None:
-            return eval_data
+            return batches
         if id(eval_data) not in self._batches:
-            self._batches[id(eval_data)] = list(eval_data)
+            self._batches[id(eval_data)] = list(batches)
         return self._batches[id(eval_data)]
 
     @contextmanager
