@@ -348,6 +348,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except FairError as error:
         click.echo(f"recbole-fair: {error}", err=True)
         sys.exit(_EXIT_MISTAKE)
+    except ModuleNotFoundError as error:  # some of RecBole's models need more than RecBole asks for
+        if (error.name or "").partition(".")[0] in ("", "recbole", "recbole_fair"):
+            raise
+        click.echo(f"recbole-fair: this model needs the package '{error.name}', which is not installed.", err=True)
+        sys.exit(_EXIT_MISTAKE)
     except click.ClickException as error:
         error.show()
         sys.exit(_EXIT_MISTAKE)

@@ -144,6 +144,8 @@ def config_of(
         if changes.pop(fixed, content[fixed]) != content[fixed]:
             raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
     stored = drop_old_settings(content["user_settings"], changes)
+    derived = {"valid_metric_bigger"} | _not_computed(content["config"], changes)
+    stored = {key: value for key, value in stored.items() if key not in derived}
     settings = {**stored, **changes}
     for key in FILE_KEYS:
         if key not in changes:
@@ -152,9 +154,20 @@ def config_of(
     config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
     # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
     for key, value in drop_old_settings(content["config"], changes).items():
-        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS):
+        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS, *derived):
             config[key] = value
     return config
+
+
+def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
+    """What chose the epoch was computed then, and need not be among the metrics and cutoffs of now."""
+    dropped = {"valid_constraint"} if {"metrics", "topk"} & set(changes) else set()
+    topk = changes.get("topk")
+    if topk is not None:
+        k = str(stored.get("valid_metric")).partition("@")[2]
+        if k and int(k) not in (topk if isinstance(topk, (list, tuple)) else [topk]):
+            dropped.add("valid_metric")
+    return dropped - set(changes)
 
 
 def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ is filled in.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +18,14 @@ from recbole_fair.errors import FairError
 from recbole_fair.registry import trained_class
 from recbole_fair.schema import did_you_mean
 
+logger = logging.getLogger(__name__)
+
 # Click-through models of RecBole that rank sampled candidates or single rows only.
 _VALUE_MODELS = ("DIN", "DIEN")
 # Models of RecBole that learn from users' rows, without sampled items.
 _ROW_MODELS = ("MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RaCT", "RecVAE", "DiffRec", "LDiffRec")
+# Stages of RecBole's models that are trained in several.
+_STAGES = {"RaCT": ("actor_pretrain", "critic_pretrain", "finetune"), "S3Rec": ("pretrain", "finetune")}
 _EVAL_ARGS = ("split", "order", "group_by", "mode")
 _CLIPPING = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
 _INTERVAL = r"[\[(]\s*(-?inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*,\s*(inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*[\])]"
@@ -103,6 +108,11 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _train_sampling(final, user, model_class)
     _train_positions(final, user, model_class)
     _filters(final)
+    _threshold(final, user)
+    stages = _STAGES.get(final["model"])
+    if stages and final.get("train_stage") not in stages:
+        stage = final.get("train_stage")
+        raise FairError(f"train_stage={stage!r} must be one of {', '.join(stages)}{did_you_mean(str(stage), stages)}")
     if str(final.get("learner")).lower() == "sparse_adam":
         raise FairError("learner=sparse_adam needs sparse gradients, which no model here has; use adam.")
     clipping = final.get("clip_grad_norm")
@@ -148,6 +158,17 @@ def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
         final["valid_metric"] = first if values else f"{first}@{final['topk'][0]}"
         return
     if values:
+        if base not in (metric.lower() for metric in final["metrics"]):
+            final["metrics"].append(name)
+        return
+    counts = final.get("coverage_min_count")
+    least = re.search(r"_min(\d+)$", name.lower())
+    if least and int(least[1]) not in (counts if isinstance(counts, (list, tuple)) else [counts or 1]):
+        raise FairError(
+            f"valid_metric={final['valid_metric']!r} is not computed: coverage_min_count={counts} must hold {least[1]}."
+        )
+    if base == "gauc":  # RecBole's, the only ranking metric without a list length
+        final["valid_metric"] = name
         if base not in (metric.lower() for metric in final["metrics"]):
             final["metrics"].append(name)
         return
@@ -203,10 +224,17 @@ def _eval_args(final: dict[str, Any], user: Mapping[str, Any]) -> None:
     for one in modes:
         if not isinstance(one, str) or not re.fullmatch(r"full|labeled|(uni|pop)[1-9]\d*", one):
             raise FairError(f"eval_args: mode={one!r} must be full, labeled, uniN or popN (N sampled items).")
+        if one == "labeled" and metric_types[final["metrics"][0].lower()] != EvaluatorType.VALUE:
+            raise FairError(
+                f"eval_args: mode=labeled rates single rows, and metrics={final['metrics']} rank items: set metrics "
+                "such as [AUC, LogLoss], or another mode."
+            )
         if one == "full" and metric_types[final["metrics"][0].lower()] == EvaluatorType.VALUE:
             raise FairError(
                 f"metrics={final['metrics']} rate single rows: set the mode of eval_args to labeled, uniN or popN."
             )
+    if len(modes) > 1 and "labeled" in modes:
+        raise FairError(f"eval_args: mode={mode!r} mixes labelled rows with other candidates; set one mode for both.")
     mask = user.get("mask_seen")
     if "full" not in modes and mask not in (None, "auto"):
         raise FairError(  # it would be named in the result and do nothing
@@ -241,6 +269,40 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
             "leave the key out, or set loss_type=BPR."
         )
     final["train_neg_sample_args"] = None
+
+
+def _threshold(final: Mapping[str, Any], user: Mapping[str, Any]) -> None:
+    """Rankings do not look at labels: rows below the threshold would count as interactions, and as hits."""
+    threshold = user.get("threshold")
+    if threshold is None or metric_types[final["metrics"][0].lower()] == EvaluatorType.VALUE:
+        return
+    if "train_neg_sample_args" in user and final.get("train_neg_sample_args") is None:
+        logger.warning(
+            "threshold=%r makes labels for training; rankings do not look at them, so that rows below it count as "
+            "interactions and as hits there.",
+            threshold,
+        )
+        return
+    field, bound = next(iter(threshold.items())) if isinstance(threshold, dict) and threshold else ("rating", 4)
+    raise FairError(
+        f"threshold={threshold!r} makes labels, which rankings do not look at: rows below it would count as "
+        f'interactions all the same. Leave them out by val_interval={{{field}: "[{bound},inf)"}}, or rate rows '
+        "(metrics: [AUC])."
+    )
+
+
+def mask_in_force(config: Any) -> str:
+    """Which past items full rankings leave out: ``none``, ``train`` or ``all``.
+
+    ``auto`` is RecBole's rule: none for sequential models and where items may be recommended again (``repeatable``),
+    else all. Where candidates are sampled or labelled, nothing is masked.
+    """
+    if config["eval_args"]["mode"]["test"] != "full":
+        return "none"
+    mask = config["mask_seen"] or "auto"
+    if mask != "auto":
+        return str(mask)
+    return "none" if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["repeatable"] else "all"
 
 
 def _train_positions(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:

@@ -18,8 +18,9 @@ from recbole_fair.schema import did_you_mean
 if TYPE_CHECKING:
     from recbole.config import Config
 
-#: Models of recbole_fair. ``SASRec`` replaces RecBole's model of that name.
+#: Models of recbole_fair. ``SASRec`` and ``Pop`` replace RecBole's models of these names.
 MODELS: dict[str, str] = {
+    "Pop": "recbole_fair.model.pop:Pop",
     "SASRec": "recbole_fair.model.sasrec:SASRec",
     "PopSteerSASRec": "recbole_fair.model.popsteer:PopSteerSASRec",
     "PopSteerBPR": "recbole_fair.model.popsteer_general:PopSteerBPR",

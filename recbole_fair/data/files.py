@@ -51,6 +51,17 @@ def ensure_atomic_files(config: Any) -> None:
         for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
             if config[key] not in header:
                 raise FairError(f"{key}={config[key]!r} is not a column of {file}{did_you_mean(config[key], header)}")
+            if header[config[key]] != "token":
+                raise FairError(
+                    f"{file}: the column '{config[key]}' ({key}) holds ids and must be {config[key]}:token, not "
+                    f"{config[key]}:{header[config[key]]}."
+                )
+            _load_column(config, config[key])
+        _check_past_items(config, file, header)
+        for field in config["threshold"] or {}:
+            if field not in header:
+                raise FairError(f"threshold: {field!r} is not a column of {file}{did_you_mean(field, header)}")
+            _load_column(config, field)
         _check_loaded_columns(config, file, header)
         if needs_time(config):
             _check_time_column(config, file, header)
@@ -100,6 +111,32 @@ def read_header(file: Path, config: Any) -> dict[str, str]:
             )
         header[field] = kind
     return header
+
+
+def _load_column(config: Any, field: str) -> None:
+    """Add a column to RecBole's bare default of ``load_col``, which knows no names but its own."""
+    columns = config["load_col"]
+    loaded = columns.get("inter") if isinstance(columns, dict) else None
+    if loaded and loaded != "*" and field not in loaded and "load_col" not in getattr(config, "user_settings", {}):
+        config["load_col"] = {**columns, "inter": [*loaded, field]}
+
+
+def _check_past_items(config: Any, file: Path, header: dict[str, str]) -> None:
+    """From finished splits RecBole's sequential models read each row's past items in a column of their own."""
+    if not config["benchmark_filename"] or config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        return
+    field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+    if field not in header:
+        raise FairError(
+            f"{file} has no column '{field}': with benchmark_filename a sequential model reads each row's past items "
+            f"there; add it as {field}:token_seq, or split by eval_args."
+        )
+    if field not in (config["alias_of_item_id"] or ()):  # its ids are those of the items
+        config["alias_of_item_id"] = [*(config["alias_of_item_id"] or ()), field]
+    _load_column(config, field)
+    columns = config["load_col"]
+    if isinstance(columns, dict) and columns.get("inter") != "*" and field not in (columns.get("inter") or ()):
+        raise FairError(f"load_col must name '{field}' under inter: the model reads each row's past items there.")
 
 
 def _check_loaded_columns(config: Any, file: Path, header: dict[str, str]) -> None:

@@ -106,6 +106,9 @@ def parse_constraints(given: Any, options: MetricOptions) -> tuple[Constraint, .
         name, _, cutoff = constraint.metric.partition("@")
         if re.sub(r"_min\d+$", "", name) not in {metric.lower() for metric in options.metrics}:
             raise FairError(f"valid_constraint names {name!r}, which is not computed: add it to metrics.")
+        least = re.search(r"_min(\d+)$", name)
+        if least and int(least[1]) not in options.coverage_min_count:
+            raise FairError(f"valid_constraint names {name!r}, which is not computed: add it to coverage_min_count.")
         if name in BY_KEY and (not cutoff or int(cutoff) not in options.topk):
             cutoffs = ", ".join(f"{name}@{k}" for k in options.topk)
             raise FairError(f"valid_constraint names {constraint.metric!r}, which is not computed: there is {cutoffs}.")

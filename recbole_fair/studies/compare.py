@@ -22,11 +22,12 @@ from recbole_fair.evaluator.files import write_table
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.loading import load_trainer, new_trainer
 from recbole_fair.outputs import versions, write_atomically, write_result
+from recbole_fair.protocol import mask_in_force
 from recbole_fair.report.comparison import latex, markdown, text
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.schema import did_you_mean
 from recbole_fair.studies.cells import cell_of, load_cell, save_cell
-from recbole_fair.studies.plan import Plan, cell_key, make_plan, mask_in_force
+from recbole_fair.studies.plan import Plan, cell_key, make_plan
 from recbole_fair.trainer.posthoc import checkpoints_alike, finished
 from recbole_fair.trainer.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import EvaluatorType
 
 from recbole_fair.checkpoint import plain_config
 from recbole_fair.config import FairConfig
@@ -16,6 +16,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.loading import FILE_KEYS
 from recbole_fair.outputs import versions
 from recbole_fair.properties_files import find_config_file, parse_value, properties_dir, read_yaml, tidy
+from recbole_fair.protocol import mask_in_force
 from recbole_fair.registry import get_model, get_reranker
 from recbole_fair.rerank.base import PREFIX
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
@@ -217,16 +218,3 @@ def _settle(plan: Plan) -> None:
             "Sequential models may recommend what the user has seen and the others may not, by RecBole's rules; here "
             "nobody may (mask_seen: all). Set mask_seen for another rule."
         )
-
-
-def mask_in_force(config: FairConfig) -> str:
-    """Which past items are left out of the lists: ``auto`` is none for sequential models, and all for the others.
-
-    Where candidates are sampled or labelled, nothing is masked.
-    """
-    if config["eval_args"]["mode"]["test"] != "full":
-        return "none"
-    mask = config["mask_seen"] or "auto"
-    if mask != "auto":
-        return str(mask)
-    return "none" if config["MODEL_TYPE"] == ModelType.SEQUENTIAL else "all"

@@ -17,6 +17,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
 from recbole_fair.evaluator.metrics import INPUTS
+from recbole_fair.protocol import mask_in_force
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES, check_candidates
@@ -47,12 +48,10 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
 def facts_of(trainer: Any) -> Facts:
     """What a trainer's splits tell a re-ranker: from training alone, unless ``metric_history`` says otherwise."""
     collector, config = trainer.eval_collector, trainer.config
-    mask, sequential = config["mask_seen"] or "auto", config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    mode = config["eval_args"]["mode"]["test"]
-    if mode == "full":
-        masks_seen = mask in ("train", "all") or (mask == "auto" and not sequential)
-    else:  # of sampled candidates RecBole leaves out what a general model's users have seen
-        masks_seen = mode != "labeled" and not sequential
+    masks_seen = mask_in_force(config) != "none"
+    if config["eval_args"]["mode"]["test"] not in ("full", "labeled"):
+        # Of sampled candidates RecBole leaves out what a general model's users have seen.
+        masks_seen = config["MODEL_TYPE"] != ModelType.SEQUENTIAL and not config["repeatable"]
     known = {} if collector.groups is None else {collector.groups.field: collector.groups}
     return Facts(
         popularity=collector.popularity,

@@ -6,12 +6,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from recbole_fair.errors import FairError
 
 # A checkpoint of another learner has another optimizer's state; one of another stage counts other epochs.
 _MUST_AGREE = ("learner", "train_stage")
+
+
+# Loaders inside RecBole's loader of knowledge graphs, and what its models keep of their training as plain attributes.
+_LOADERS = ("", "general_dataloader", "kg_dataloader")
+_PROGRESS = ("update", "Lt_history", "Lt_count")
+
+
+def loader_states(loader: Any) -> dict[str, torch.Tensor]:
+    """States of the generators of a training loader and of the loaders inside it, by attribute."""
+    return {name: generator.get_state() for name, generator in _generators(loader).items()}
+
+
+def restore_loader(loader: Any, states: Mapping[str, torch.Tensor] | torch.Tensor | None) -> None:
+    """Put back what :func:`loader_states` took; older checkpoints hold the loader's own state alone."""
+    known = {"": states} if isinstance(states, torch.Tensor) else dict(states or {})
+    for name, generator in _generators(loader).items():
+        if name in known:
+            generator.set_state(known[name].cpu())
+
+
+def _generators(loader: Any) -> dict[str, torch.Generator]:
+    inner = {name: getattr(loader, name, None) if name else loader for name in _LOADERS}
+    found = {name: getattr(one, "generator", None) for name, one in inner.items()}
+    return {name: generator for name, generator in found.items() if generator is not None}
+
+
+def progress_of(model: Any) -> dict[str, Any]:
+    """What a model of RecBole keeps of its training beside its weights: steps of annealing, losses by step."""
+    found = {name: getattr(model, name) for name in _PROGRESS if name in vars(model)}
+    return {name: value.clone() if isinstance(value, torch.Tensor) else int(value) for name, value in found.items()}
+
+
+def restore_progress(model: Any, progress: Mapping[str, Any] | None) -> None:
+    """Put back what :func:`progress_of` took."""
+    for name, value in (progress or {}).items():
+        setattr(model, name, value.to(getattr(model, name).device) if isinstance(value, torch.Tensor) else value)
 
 
 def epochs_that_count(epochs: int, eval_step: int, validated: bool) -> int:

@@ -35,7 +35,17 @@ from recbole_fair.data.loaders import same_batches
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
-from recbole_fair.trainer.resumption import check_resumable, epochs_that_count, optimizer_states, restore_optimizers
+from recbole_fair.trainer.failures import errors_named
+from recbole_fair.trainer.resumption import (
+    check_resumable,
+    epochs_that_count,
+    loader_states,
+    optimizer_states,
+    progress_of,
+    restore_loader,
+    restore_optimizers,
+    restore_progress,
+)
 from recbole_fair.trainer.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -184,7 +194,7 @@ class FairTrainerMixin:
             bounds = " and ".join(map(str, self._constraints))
             self.notes.append(f"No epoch kept valid_constraint ({bounds}): the one that missed it least was kept.")
             logger.warning(self.notes[-1])
-            score = result[trainer.valid_metric]
+            score = selection_value(trainer.valid_metric, result[trainer.valid_metric])
         return score, result
 
     def _train_epoch(
@@ -194,17 +204,17 @@ class FairTrainerMixin:
             train_data.set_epoch(epoch_idx)
         if self._pending is not None:
             restore_random_states(self._pending["random"])
-            generator = getattr(train_data, "generator", None)
-            if generator is not None and self._pending["loader"] is not None:
-                generator.set_state(self._pending["loader"].cpu())
+            restore_loader(train_data, self._pending["loader"])
+            restore_progress(self.model, self._pending.get("progress"))
             self._pending = None
         if self._schedule is not None:
             self._schedule.begin(epoch_idx, len(train_data))
         if hasattr(self.model, "begin_epoch"):
             self.model.begin_epoch(epoch_idx)  # type: ignore[operator]
-        loss: float | tuple[float, ...] = super()._train_epoch(  # type: ignore[misc]
-            train_data, epoch_idx, loss_func, show_progress
-        )
+        with errors_named(self.config):
+            loss: float | tuple[float, ...] = super()._train_epoch(  # type: ignore[misc]
+                train_data, epoch_idx, loss_func, show_progress
+            )
         self._report_epoch(epoch_idx)
         return loss
 
@@ -278,7 +288,6 @@ class FairTrainerMixin:
         trainer: Any = self
         best = self._best_state or self._state()
         latest = best if trainer.cur_step == 0 else self._state()
-        generator = getattr(self._train_data, "generator", None)
         content = {
             "model": self.config["model"],
             "dataset": self.config["dataset"],
@@ -296,7 +305,8 @@ class FairTrainerMixin:
                 "other_parameter": pack_arrays(latest["other_parameter"]),
                 **optimizer_states(self),
                 "random": random_states(),
-                "loader": generator.get_state() if generator is not None else None,
+                "loader": loader_states(self._train_data),
+                "progress": progress_of(self.model),
             },
             **self.checkpoint_extra,
         }
@@ -454,7 +464,7 @@ class FairTrainerMixin:
         interaction, history_index, positive_u, positive_i = batched_data
         mask = self.config["mask_seen"] or "auto"
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        by_loader = mask == "auto" or (mask == "all" and not sequential)
+        by_loader = mask == "auto" or (mask == "all" and not sequential and not self.config["repeatable"])
         if not by_loader:
             history_index = None
         batch = (interaction, history_index, positive_u, positive_i)

@@ -8,6 +8,7 @@ from typing import Any
 from recbole.utils import calculate_valid_score
 
 from recbole_fair.evaluator import EvaluationResult
+from recbole_fair.evaluator.constraint import selection_value
 from recbole_fair.trainer.trainer import FairTrainer
 
 
@@ -45,7 +46,11 @@ class VariantTrainer(FairTrainer):
         results = self.evaluate_variants(valid_data, show_progress)
         validation = {name: dict(result.metrics) for name, result in results.items()}
         self.best_valid_result = OrderedDict(validation[self.final_variant])
-        self.best_valid_score = calculate_valid_score(self.best_valid_result, self.valid_metric)
+        score = calculate_valid_score(self.best_valid_result, self.valid_metric)
+        self.best_valid_score = selection_value(self.valid_metric, score)
+        if any(constraint.violation(self.best_valid_result) for constraint in self._constraints):
+            bounds = " and ".join(map(str, self._constraints))
+            self.notes.append(f"The variant {self.final_variant} does not keep valid_constraint ({bounds}).")
         return validation
 
     def keep_fitted(self, valid_data: Any, saved: bool) -> tuple[float, Any]:
