@@ -15,6 +15,7 @@ from recbole.utils import url as recbole_url
 from recbole_fair.config import FairConfig
 from recbole_fair.data.checks import check_dataset, filtering_errors
 from recbole_fair.data.files import ensure_atomic_files, needs_time, read_header
+from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
@@ -86,6 +87,7 @@ def test_known_data_set_is_downloaded_and_renamed(tmp_path: Path, monkeypatch: p
         ([], HEADER, "GRU4Rec", "has a header but no interactions"),
         (["a,b,1"], "user_id:token,item_id:token,timestamp:float", "BPR", "is not name:type"),
         (["a\tb"], "user_id:token\titem_id:word", "BPR", "'item_id:word' is not name:type"),
+        (["1.0\tb"], "user_id:float\titem_id:token", "BPR", "holds ids and must be user_id:token, not user_id:float"),
         (["a\tb"], "user_id:token\titm_id:token", "BPR", r"ITEM_ID_FIELD='item_id' is not a column.*'itm_id'"),
         (
             ["a\tb"],
@@ -104,6 +106,52 @@ def test_files_that_cannot_be_used(tmp_path: Path, rows: list[str], header: str,
     with pytest.raises(FairError, match=says) as caught:
         ensure_atomic_files(config_for(data(tmp_path, rows, header), model))
     assert "own.inter" in str(caught.value)
+
+
+def test_other_names_of_users_and_items_are_loaded(tmp_path: Path) -> None:
+    folder = data(tmp_path, some_rows(), HEADER.replace("user_id", "uid").replace("item_id", "iid"))
+    config = config_for(folder, USER_ID_FIELD="uid", ITEM_ID_FIELD="iid", topk=[5])
+    assert load(config).inter_num == len(some_rows())
+
+
+def test_a_threshold_needs_its_column(tmp_path: Path) -> None:
+    config = config_for(data(tmp_path, some_rows()), "FM", threshold={"ratng": 4}, metrics=["AUC"])
+    with pytest.raises(FairError, match=r"threshold: 'ratng' is not a column"):
+        ensure_atomic_files(config)
+
+
+def parts(folder: Path, header: str, lists: int) -> Path:
+    """Finished splits, a row each with the past items where there is a column for them."""
+    target = folder / "own"
+    target.mkdir(parents=True)
+    for part, users in (("train", range(9)), ("valid", range(9, 11)), ("test", range(11, 13))):
+        past = " ".join(f"i{item}" for item in reversed(range(lists)))
+        rows = [f"u{user}\ti{user}\t{user}" + (f"\t{past}" if "list" in header else "") for user in users]
+        (target / f"own.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_past_items_of_finished_splits(tmp_path: Path, in_tmp: Path) -> None:
+    settings: dict[str, Any] = {"benchmark_filename": ["train", "valid", "test"], "topk": [3], "state": "error"}
+    listed = HEADER + "\titem_id_list:token_seq"
+    config = config_for(parts(tmp_path / "short", listed, 4), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=8)
+    train, *_ = load_data(config)
+    dataset = train._dataset
+    named = [dataset.id2token("item_id", item) for item in dataset.inter_feat["item_id_list"][0].tolist()[:4]]
+    assert named == ["i3", "i2", "i1", "i0"]  # the list has the items' ids, not its own
+    config = config_for(parts(tmp_path / "long", listed, 9), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=8)
+    with pytest.raises(FairError, match=r"MAX_ITEM_LIST_LENGTH=8 is shorter than the longest list .*set it to 9"):
+        load_data(config)
+    with pytest.raises(FairError, match=r"no column 'item_id_list': with benchmark_filename"):
+        load_data(config_for(parts(tmp_path / "none", HEADER, 4), "SASRec", **settings))
+
+
+@pytest.mark.parametrize(("model", "key"), [("GRU4RecF", "selected_features"), ("S3Rec", "item_attribute")])
+def test_item_features_that_are_not_there(model: str, key: str, small_data: Path, in_tmp: Path) -> None:
+    stage = {"train_stage": "pretrain"} if model == "S3Rec" else {}
+    config = config_for(small_data, model, name="small", state="error", **stage)
+    with pytest.raises(FairError, match=f"{key}: 'class' is not a loaded column of the items"):
+        load_data(config)
 
 
 def test_missing_timestamps_do_not_matter_where_time_does_not(tmp_path: Path) -> None:

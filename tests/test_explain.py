@@ -183,6 +183,33 @@ def test_lowering_neurons_equals_a_full_evaluation(
             assert part.loc[k, "giniindex@5"] == pytest.approx(full["giniindex@5"], abs=1e-9)
 
 
+def test_lowering_nothing_is_the_base_where_the_error_is_kept(loaded: tuple[Any, Any]) -> None:
+    trainer, loaders = loaded
+    before = trainer.model.strengths
+    trainer.model.set_strengths(keep_reconstruction_error=True)
+    try:
+        table = on.reduction(trainer, loaders[2], counts=[0])
+        with trainer.model.use_variant("base"):
+            base = trainer.evaluate(loaders[2], load_best_model=False)
+    finally:
+        trainer.model.set_strengths(**before)
+    assert all(row["ndcg@5"] == base["ndcg@5"] for row in table.to_dict("records"))
+
+
+def test_direction_and_weight_are_those_of_the_moves(loaded: tuple[Any, Any]) -> None:
+    model = loaded[0].model
+    before = model.strengths
+    try:
+        for mode in ("popsteer", "random_select", "noise", "dense"):
+            model.set_strengths(steer_mode=mode)
+            frame = on.neuron_frame(model)
+            np.testing.assert_array_equal(frame["direction"], np.sign(frame["shift"]))
+            assert bool((frame["shift"] != 0).any()) == (mode in ("popsteer", "random_select"))
+            np.testing.assert_array_equal(frame["weight"] > 0, frame["shift"] != 0)
+    finally:
+        model.set_strengths(**before)
+
+
 def test_doubling() -> None:
     assert on.doubling(0) == [0]
     assert on.doubling(1) == [0, 1]
@@ -368,6 +395,8 @@ def test_what_cannot_be_explained(steered: str, small_data: Path, in_tmp: Path) 
     plain = run_recbole_fair("BPR", "small", config_dict={"data_path": str(small_data), "epochs": 1})["checkpoint"]
     with pytest.raises(FairError, match="BPR, which has no neurons or probes"):
         explain_checkpoint(plain)
+    with pytest.raises(FairError, match="steer_mode=dense moves no neuron by an amount of its own"):
+        explain_checkpoint(steered, config_dict={"steer_mode": "dense"})
     with pytest.raises(FairError, match="valid or test"):
         explain_checkpoint(steered, split="train")
     with pytest.raises(FairError, match="map='tsne'"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recbole_fair.config import FairConfig
+from recbole_fair.errors import FairError
 from recbole_fair.loading import new_trainer
 from recbole_fair.quick_start import run_recbole_fair
 
@@ -53,6 +54,22 @@ def test_a_run(model: str, changes: dict[str, Any], small_data: Path, in_tmp: Pa
     options = {"data_path": str(small_data), "epochs": 2, "show_progress": False, "state": "error", **changes}
     document = run_recbole_fair(model, "small", config_dict={**options, "enable_amp": True})
     assert all(math.isfinite(value) for value in document["test_result"].values())
+
+
+@pytest.mark.parametrize("model", ["ILELightGCN", "IPSLightGCN", "PopSteerLightGCN"])
+def test_propagation_stays_in_full_precision(model: str, small_data: Path, in_tmp: Path):
+    options = {"data_path": str(small_data), "epochs": 1, "show_progress": False, "state": "error", "enable_amp": True}
+    if model == "PopSteerLightGCN":
+        options |= {"sae_scale": 4, "sae_k": 4, "sae_epochs": 1, "head_share": 0.2, "tail_share": 0.2}
+    document = run_recbole_fair(model, "small", config_dict={**options, "embedding_size": 8})
+    assert all(math.isfinite(value) for value in document["test_result"].values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what 16 bits cannot do on a CPU")
+def test_a_model_that_cannot_be_trained_in_16_bits_is_a_sentence(small_data: Path, in_tmp: Path):
+    options = {"data_path": str(small_data), "epochs": 1, "show_progress": False, "state": "error", "enable_amp": True}
+    with pytest.raises(FairError, match="enable_amp=True: NGCF cannot be trained in 16 bits"):
+        run_recbole_fair("NGCF", "small", config_dict={**options, "embedding_size": 8})
 
 
 def test_gate_network_sums_to_one_in_full_precision(small_data: Path, in_tmp: Path):

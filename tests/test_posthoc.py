@@ -176,3 +176,12 @@ def test_the_base_is_frozen(first: dict[str, Any]) -> None:
     base = load_checkpoint(first["base"]["file"])["state_dict"]
     for name, value in base.items():
         assert torch.equal(saved[f"base.{name}"], value)
+
+
+def test_the_score_of_a_metric_that_is_best_at_zero_and_a_constraint(place: Path) -> None:
+    changes = {"metrics": ["NDCG", "PopularityLift"], "valid_metric": "PopularityLift@10", "topk": [10]}
+    document = run_recbole_fair(
+        MODEL, "toy", config_dict=settings(place, **changes, valid_constraint="NDCG@10 >= 0.99", result_file=None)
+    )
+    assert document["best_valid_score"] == abs(document["best_valid_result"]["popularitylift@10"])
+    assert "The variant steered does not keep valid_constraint (ndcg@10 >= 0.99)." in document["notes"]

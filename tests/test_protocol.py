@@ -12,6 +12,8 @@ from recbole_fair.config import FairConfig
 from recbole_fair.data.interactions import split_interactions
 from recbole_fair.data.prepare import load_data
 from recbole_fair.errors import FairError
+from recbole_fair.loading import new_trainer
+from recbole_fair.quick_start import run_recbole_fair
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,20 @@ from recbole_fair.errors import FairError
             "dynamic has no meaning for MultVAE",
         ),
         ("LOCA", {"train_neg_sample_args": {"dynamic": True, "candidate_num": 2}}, "dynamic has no meaning for LOCA"),
+        ("BPR", {"threshold": {"rating": 4}}, r"val_interval=\{rating: \"\[4,inf\)\"\}"),
+        ("BPR", {"eval_args": {"mode": "labeled"}}, "mode=labeled rates single rows, and metrics=.* rank items"),
+        (
+            "FM",
+            {"metrics": ["AUC"], "eval_args": {"mode": {"valid": "labeled", "test": "uni5"}}},
+            "mixes labelled rows with other candidates",
+        ),
+        (
+            "BPR",
+            {"metrics": ["ItemCoverage"], "valid_metric": "ItemCoverage_min7@10"},
+            "coverage_min_count=.* must hold 7",
+        ),
+        ("RaCT", {"train_stage": "finetun"}, "train_stage='finetun' must be one of .*did you mean 'finetune'"),
+        ("S3Rec", {"train_stage": "actor_pretrain"}, "must be one of pretrain, finetune"),
         ("BPR", {"learner": "sparse_adam"}, "learner=sparse_adam needs sparse gradients"),
     ],
 )
@@ -38,6 +54,26 @@ def test_mistakes_are_one_sentence(model: str, settings: dict[str, Any], says: s
     with pytest.raises(FairError, match=says) as caught:
         FairConfig(model, "ml-100k", config_dict=settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["GAUC", "gauc@10"])
+def test_a_metric_without_a_list_length(named: str, small_data: Path, in_tmp: Path):
+    settings = {"data_path": str(small_data), "valid_metric": named, "epochs": 2, "state": "error", "embedding_size": 8}
+    document = run_recbole_fair("BPR", "small", config_dict={**settings, "show_progress": False})
+    assert document["best_valid_score"] == document["best_valid_result"]["gauc"]
+
+
+def test_a_constraint_on_a_coverage_that_is_not_computed(small_data: Path, in_tmp: Path):
+    settings = {"data_path": str(small_data), "metrics": ["NDCG", "ItemCoverage"], "state": "error"}
+    config = FairConfig("BPR", "small", config_dict={**settings, "valid_constraint": "ItemCoverage_min3@10 >= 0.1"})
+    with pytest.raises(FairError, match="add it to coverage_min_count"):
+        new_trainer(config)
+
+
+def test_labels_for_training_alone_are_warned_of(caplog: pytest.LogCaptureFixture):
+    settings = {"threshold": {"rating": 4}, "train_neg_sample_args": None}
+    FairConfig("FM", "ml-100k", config_dict=settings)
+    assert "count as interactions and as hits there" in caplog.text
 
 
 @pytest.mark.parametrize("model", ["MultiVAE", "Pop", "EASE", "MultVAE", "SASRec", "DecFM"])

@@ -147,6 +147,17 @@ def test_a_checkpoint_folder_that_cannot_be_made_is_an_error(settings):
         run_recbole_fair("BPR", "small", config_dict={**settings, "checkpoint_dir": "taken/deeper"})
 
 
+def test_what_chose_the_epoch_follows_the_metrics_of_now(settings):
+    stored = {**settings, "valid_metric": "NDCG@5", "topk": [5], "valid_constraint": "NDCG@5 >= 0"}
+    path = run_recbole_fair("BPR", "small", config_dict={**stored, "epochs": 1})["checkpoint"]
+    config = load_data_and_model(path)[0]
+    assert (config["valid_metric"], config["valid_constraint"]) == ("NDCG@5", "NDCG@5 >= 0")
+    config = load_data_and_model(path, {"topk": [3]})[0]
+    assert (config["valid_metric"].rpartition("@")[2], config["valid_constraint"]) == ("3", None)
+    config = load_data_and_model(path, {"metrics": ["GiniIndex"], "valid_metric": "GiniIndex@5"})[0]
+    assert (config["valid_metric"], config["valid_metric_bigger"]) == ("GiniIndex@5", False)
+
+
 def test_load_data_and_model_gives_the_trained_model(settings):
     path = run_recbole_fair("SASRec", "small", config_dict=settings)["checkpoint"]
     config, model, dataset, train, valid, test = load_data_and_model(path)

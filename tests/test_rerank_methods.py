@@ -200,6 +200,21 @@ def test_jensen_shannon(pairs: list[tuple[int, int]]) -> None:
     assert found == pytest.approx(oracle.jsd(p.tolist(), q.tolist()), abs=1e-12)
 
 
+def test_users_without_a_history_have_everybodys_whoever_else_is_asked_about() -> None:
+    made = make(20, 40, 30, seed=3, short=False)
+    weights = one_hot(made.facts.segments, 3)
+    users = made.candidates.users
+    stranger = max(
+        range(made.facts.histories.n_users), key=lambda u: len(made.facts.histories.rows(np.array([u])).items) == 0
+    )
+    assert len(made.facts.histories.rows(np.array([stranger])).items) == 0
+    everybody = np.bincount([made.segments[i] for i in made.facts.histories.items], minlength=3)
+    alone = made.facts.history_shares(torch.tensor([stranger]), weights)[0]
+    beside = made.facts.history_shares(torch.cat([torch.tensor([stranger]), users[:3]]), weights)[0]
+    np.testing.assert_allclose(alone, everybody / everybody.sum())
+    assert torch.equal(alone, beside)
+
+
 def test_cp_at_1_matches_the_history_as_well_as_ten_items_can() -> None:
     """Every split of ten items over three segments is tried: none is closer, where all segments have enough items."""
     made = make(40, 90, 80, seed=2, short=False)

@@ -12,8 +12,9 @@ import torch
 from rerank_oracle import make
 
 from recbole_fair.config import FairConfig
+from recbole_fair.data.interactions import split_interactions
 from recbole_fair.errors import FairError
-from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, run_recbole_fair
+from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, run_recbole_fair, sweep_checkpoint
 from recbole_fair.registry import RERANKERS, get_reranker, get_trainer
 from recbole_fair.rerank import Candidates, Facts, ReRanker
 from recbole_fair.rerank.base import best_places
@@ -241,6 +242,64 @@ def test_pufrs_deviation_is_that_of_the_mean_scores(trained: dict[str, str], in_
     assert trainer.model is net
 
 
+@pytest.mark.parametrize(("name", "said"), [("FairCo", True), ("IPR", False)])
+def test_lists_made_as_a_whole_are_said(name: str, said: bool, trained: dict[str, str], in_tmp: Path) -> None:
+    document = evaluate_checkpoint(trained["BPR"], {"reranker": name})
+    note = f"{name} made lists of 5; metrics at 3 are of their first items. Set topk to one length"
+    assert any(text.startswith(note) for text in document["notes"]) == said
+    document = evaluate_checkpoint(trained["BPR"], {"reranker": name, "topk": [5]})
+    assert not any("made lists" in text for text in document["notes"])
+
+
+def test_pufr_compares_seeds_not_strengths(small_data: Path, in_tmp: Path) -> None:
+    settings = {
+        "data_path": str(small_data),
+        "epochs": 2,
+        "embedding_size": 8,
+        "sae_scale": 4,
+        "sae_k": 4,
+        "sae_epochs": 2,
+        "head_share": 0.2,
+        "tail_share": 0.2,
+        "topk": [5],
+        "valid_metric": "NDCG@5",
+        "show_progress": False,
+    }
+    own, other = (
+        run_recbole_fair("PopSteerBPR", "small", config_dict={**settings, "seed": seed})["checkpoint"]
+        for seed in (1, 2)
+    )
+    result = sweep_checkpoint(
+        own, ["alpha_pop=0.5,4"], "GiniIndex@5", "NDCG@5", config_dict={"reranker": "PUFR", "reranker_models": [other]}
+    )
+    for row in result["settings"]:
+        changes = {"alpha_pop": row["alpha_pop"], "reranker": "PUFR", "reranker_models": [other]}
+        single = evaluate_checkpoint(own, changes)["test_result"]
+        assert row["test ndcg@5"] == pytest.approx(single["ndcg@5"], abs=1e-12)
+    config, net, _, *loaders = load_data_and_model(own)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    net.set_strengths(alpha_pop=4.0)
+    assert float(score_deviation(trainer, loaders[2], [own]).max()) == 0.0
+
+
+def test_a_mask_of_everything_holds_where_items_may_be_repeated(trained: dict[str, str], in_tmp: Path) -> None:
+    lists = {}
+    for mask in ("all", "none"):
+        path = f"{mask}.csv"
+        changes = {"repeatable": True, "mask_seen": mask, "recommendations_file": path}
+        evaluate_checkpoint(trained["BPR"], changes)
+        lists[mask] = recommended(path)
+    _, _, _, train, valid, _ = load_data_and_model(trained["BPR"])
+    seen: dict[str, set[str]] = {}
+    for loader in (train, valid):
+        inter, dataset = split_interactions(loader._dataset), loader._dataset
+        for user, item in zip(inter.user, inter.item, strict=True):
+            seen.setdefault(dataset.id2token("user_id", user), set()).add(dataset.id2token("item_id", item))
+    shown = {mask: sum(len(seen[user] & set(items)) for user, items in found.items()) for mask, found in lists.items()}
+    assert shown["all"] == 0 < shown["none"]
+
+
 def test_facts_say_what_is_masked(trained: dict[str, str], in_tmp: Path) -> None:
     for name, mask, masked in (
         ("SASRec", "auto", False),
@@ -279,6 +338,21 @@ def test_configuration_names_slips(settings: dict[str, Any], message: str, in_tm
     [
         ("SASRec", {"reranker": "PP", "reranker_alpha": 1.5}, "reranker_alpha=1.5 is not allowed for PP"),
         ("SASRec", {"reranker": "IPR", "reranker_candidates": 4}, "reranker_candidates=4 is too few"),
+        (
+            "SASRec",
+            {"reranker": "Random", "reranker_pool": 300},
+            "for lists of 5 items .* Random looks at the best 300; set reranker_candidates=300, or null",
+        ),
+        (
+            "SASRec",
+            {"reranker": "RandomNeighbors", "reranker_alpha": 2.0, "reranker_candidates": 14},
+            "looks at the best 15",
+        ),
+        (
+            "BPR",
+            {"reranker": "Diversity", "reranker_pool_factor": 2, "reranker_candidates": 9},
+            "looks at the best 10",
+        ),
         ("SASRec", {"reranker": "Random", "reranker_pool": 4}, "reranker_pool=4 is not allowed"),
         ("BPR", {"reranker": "PP"}, "set mask_seen=none"),
         ("SASRec", {"reranker": "PMMF", "reranker_provider": "brand"}, "does not have"),

@@ -88,19 +88,60 @@ def test_resuming_with_another_learner_is_one_sentence(run: Run, learner: str) -
         run("BPR", epochs=4, learner=learner, resume=path)
 
 
-def test_recvae_with_its_two_optimizers_is_resumed_exactly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run("RecVAE", epochs=4, checkpoint_dir="whole")
+def interrupted_and_resumed(run: Run, monkeypatch: pytest.MonkeyPatch, model: str, **changes: Any) -> dict[str, Any]:
+    """Checkpoint of a run that was stopped half-way and taken up again, after it was seen to equal a whole run's."""
+    whole = run(model, epochs=4, checkpoint_dir="whole", **changes)
     with monkeypatch.context() as patch:
         stop_before(patch, 2)
         with pytest.raises(StoppedError):
-            run("RecVAE", epochs=4)
+            run(model, epochs=4, **changes)
     (path,) = Path("saved").glob("*.pth")
     torch.rand(7)
-    resumed = run("RecVAE", epochs=4, resume=str(path))
+    resumed = run(model, epochs=4, resume=str(path), **changes)
     assert resumed["test_result"] == whole["test_result"]
     a, b = load_checkpoint(path), load_checkpoint(whole["checkpoint"])
-    assert all(torch.equal(a["state_dict"][name], value) for name, value in b["state_dict"].items())
-    assert a["training"]["optimizer_in_use"] == "optimizer_decoder"
+    for state in ("best", "latest"):
+        mine, theirs = (
+            content["state_dict"] if state == "best" else content["training"]["state_dict"] or content["state_dict"]
+            for content in (a, b)
+        )
+        assert all(torch.equal(mine[name], value) for name, value in theirs.items()), state
+    return a
+
+
+def test_recvae_with_its_two_optimizers_is_resumed_exactly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    resumed = interrupted_and_resumed(run, monkeypatch, "RecVAE")
+    assert resumed["training"]["optimizer_in_use"] == "optimizer_decoder"
+    for key, value in {"learning_rate_schedule": "linear", "learning_rate_warmup": 1.0}.items():
+        with pytest.raises(FairError, match=f"{key}=.* is not possible with RecVAE, which has several optimizers"):
+            run("RecVAE", **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [("MultiVAE", {"total_anneal_steps": 20}), ("DiffRec", {"reweight": True, "noise_scale": 0.1, "steps": 5})],
+)
+def test_what_models_keep_beside_their_weights_is_resumed(
+    model: str, changes: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert interrupted_and_resumed(run, monkeypatch, model, **changes)["training"]["progress"]
+
+
+@pytest.mark.parametrize("model", ["CKE", "KGCN"])
+def test_the_loaders_within_a_loader_are_resumed(
+    model: str, run: Run, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "linked"
+    folder.mkdir(parents=True)
+    (folder / "linked.inter").write_text((small_data / "small" / "small.inter").read_text())
+    facts = [f"e{item}\tr{item % 3}\te{(7 * item + 1) % 40}" for item in range(40)]
+    (folder / "linked.kg").write_text("\n".join(["head_id:token\trelation_id:token\ttail_id:token", *facts]) + "\n")
+    links = [f"i{item}\te{item}" for item in range(40)]
+    (folder / "linked.link").write_text("\n".join(["item_id:token\tentity_id:token", *links]) + "\n")
+    changes = {"dataset": "linked", "data_path": str(tmp_path / "data"), "kg_embedding_size": 8}
+    if model == "KGCN":
+        changes.pop("kg_embedding_size")
+    interrupted_and_resumed(run, monkeypatch, model, **changes)
 
 
 def test_a_comparison_trains_recvae_anew_where_the_file_lacks_its_optimizers(
