@@ -68,6 +68,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     # The paper's ablations of the weights
     "LMoE+LC": ("TALL", {"gap": 0}),
     "LMoE+gap+L": ("TALL", {"weight_signal": "loss"}),
+    # The loss of one item, with weights of about 1 give or take a third
+    "LMoE+gap+mean L": ("TALL", {"weight_signal": "loss", "weight_norm": "mean", "weight_alpha": 1.0}),
     "TALL simplex": ("TALL", {"weight_solver": "simplex"}),
     # Local learning by heuristics
     "LOCA": ("LOCA", {}),
