@@ -74,6 +74,21 @@ Examples:
 """
 
 
+def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """The value of an option; RecBole's scripts take `-m=BPR` as well."""
+    given = list(dict.fromkeys(value.removeprefix("=") for value in values))
+    if len(given) > 1:
+        raise FairError(f"--{param.name} is given twice, as {given[0]!r} and as {given[1]!r}.")
+    return given[0] if given else None
+
+
+def _first(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """The checkpoint, which comes before the settings."""
+    if value.startswith("-"):
+        raise FairError(f"Name the checkpoint before the settings: {ctx.command.name} CHECKPOINT {value}")
+    return value
+
+
 class _DefaultToRun(click.Group):
     """A group in which options without a command mean ``run``."""
 
@@ -94,8 +109,20 @@ def cli() -> None:
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_RUN_EXAMPLES)
-@click.option("-m", "--model", help="Name of a model of recbole_fair or RecBole, such as PopSteerSASRec or BPR.")
-@click.option("-d", "--dataset", help="Name of the data set: its folder and its files below --data_path.")
+@click.option(
+    "-m",
+    "--model",
+    multiple=True,
+    callback=_once,
+    help="Name of a model of recbole_fair or RecBole, such as PopSteerSASRec or BPR.",
+)
+@click.option(
+    "-d",
+    "--dataset",
+    multiple=True,
+    callback=_once,
+    help="Name of the data set: its folder and its files below --data_path.",
+)
 @click.option(
     "-c",
     "--config_files",
@@ -110,8 +137,6 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     Every key of RecBole and of recbole_fair is an option: --key=value or --key value, read as YAML.
     """
     config_dict = read_settings(settings)
-    # RecBole's scripts take `-m=BPR` as well.
-    model, dataset = (word and word.removeprefix("=") for word in (model, dataset))
     files = _file_names(config_files)
     note = _LastCheckpoint(config_dict, files)
     try:
@@ -123,7 +148,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EVALUATE_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT")
+@click.argument("path", metavar="CHECKPOINT", callback=_first)
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def evaluate(path: str, settings: tuple[str, ...]) -> None:
     """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
@@ -137,7 +162,7 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_SWEEP_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT")
+@click.argument("path", metavar="CHECKPOINT", callback=_first)
 @click.option("--grid", multiple=True, help="Values of a key: alpha_pop=0:5:0.5 or beta=0,0.5,1; one a key.")
 @click.option("--x", default="GiniIndex@10", show_default=True, help="Metric to choose by.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that it is traded against.")
@@ -172,7 +197,7 @@ def sweep(
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EXPLAIN_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT")
+@click.argument("path", metavar="CHECKPOINT", callback=_first)
 @click.option("--output-dir", "--output_dir", help="Folder of the dossier.  [default: results/explain-CHECKPOINT]")
 @click.option(
     "--split", default="valid", show_default=True, help="Whose users and metrics are looked at: valid or test."
@@ -222,7 +247,7 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
 @cli.command("compare", context_settings=_SETTINGS, epilog=_COMPARE_EXAMPLES)
 @click.option("-m", "--models", multiple=True, help="Names joined by commas; the first is the reference.")
 @click.option("--rerankers", multiple=True, help="Names joined by commas; each is applied to every model.")
-@click.option("-d", "--dataset", help="Name of the data set.")
+@click.option("-d", "--dataset", multiple=True, callback=_once, help="Name of the data set.")
 @click.option("--seeds", default="3", show_default=True, help="How many, counted up from --seed; or 1,2,3 themselves.")
 @click.option("--reference", help="System to compare with, such as 'SASRec + IPR'; or all, for all pairs.")
 @click.option("--spread", default="seeds", show_default=True, help="seeds: standard deviation; none: means alone.")
@@ -239,7 +264,6 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
     """
     config_dict = read_settings(settings)
     files = _file_names(config_files)
-    options["dataset"] = options["dataset"] and options["dataset"].removeprefix("=")
     try:
         from recbole_fair.quick_start import compare
 
@@ -290,6 +314,8 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if word == "-c" or word.partition("=")[0] in ("--config_files", "--config-files"):
+            raise FairError(f"{word}: files of settings are for run and compare; give single ones as --key=value.")
         if not word.startswith("--") or len(word) == 2:
             raise FairError(f"'{word}' is not a setting; write --key=value.")
         key, equals, text = word[2:].partition("=")

@@ -192,6 +192,8 @@ class FairConfig(Config):
             own = Path(data_path) / self.dataset
             if (own / f"{self.dataset}.inter").is_file():
                 final["data_path"] = str(own)
+            elif not any(own.glob(f"{self.dataset}.*")):
+                logger.warning("data_path=%s holds no ml-100k: RecBole's own copy is read.", data_path)
 
     def _init_device(self) -> None:
         """Choose the device without touching the environment.

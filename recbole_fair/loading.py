@@ -19,6 +19,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import get_trainer
 from recbole_fair.rerank.settings import drop_old_settings
+from recbole_fair.schema import KEYS
 from recbole_fair.trainer.posthoc import differing_settings
 
 FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
@@ -61,9 +62,12 @@ def _new_model(config: FairConfig, dataset: Any) -> Any:
     try:
         with _mended_log():
             return config.model_class(config, dataset).to(config["device"])
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         if stage not in ("critic_pretrain", "finetune"):
-            raise
+            given = _settings_of_the_model(config)
+            if not given or isinstance(error, FairError) or not isinstance(error, (TypeError, ValueError)):
+                raise
+            raise FairError(f"{config['model']} cannot be built with {given}: {error}.") from error
         reason = "it does not hold plain weights"
         if isinstance(error, OSError):
             reason = str(error.strerror)
@@ -73,6 +77,13 @@ def _new_model(config: FairConfig, dataset: Any) -> Any:
             f"pre_model_path={path!r} cannot be used for train_stage={stage} ({reason}); give the checkpoint that the "
             "stage before wrote under the same settings."
         ) from error
+
+
+def _settings_of_the_model(config: FairConfig) -> str:
+    """What the user set of a model's own settings, ``key=value`` joined by commas."""
+    general = {key for kind in ("General", "Training", "Evaluation", "Dataset") for key in config.parameters[kind]}
+    own = {key: value for key, value in config.user_settings.items() if key not in general and key not in KEYS}
+    return ", ".join(f"{key}={value!r}" for key, value in own.items())
 
 
 @contextmanager
@@ -170,12 +181,26 @@ def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[
     return dropped - set(changes)
 
 
+def refuse_files_of_runs(changes: Mapping[str, Any], study: str) -> None:
+    """Refuse the keys of files that only a run or an evaluation writes.
+
+    Raises:
+        FairError: for the first of them.
+    """
+    for key in FILE_KEYS:
+        if changes.get(key) is not None:
+            raise FairError(f"{key}={changes[key]!r} is for run and evaluate; {study} writes files of its own.")
+
+
 def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
     """Refuse changes that only a new training could follow.
 
     Raises:
         FairError: for the first of them.
     """
+    for key in ("resume", "base_model_file"):
+        if changes.get(key) is not None:
+            raise FairError(f"{key}={changes[key]!r} is for training; nothing is trained here, leave the key out.")
     free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
     for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
         if key in changes and key not in free:

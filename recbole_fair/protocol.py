@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from recbole.evaluator import metric_types
@@ -107,6 +108,8 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _loss(final, user, model_class)
     _train_sampling(final, user, model_class)
     _train_positions(final, user, model_class)
+    if final.get("log_wandb") and find_spec("wandb") is None:
+        raise FairError("log_wandb=True needs the package 'wandb', which is not installed.")
     _filters(final)
     _threshold(final, user)
     stages = _STAGES.get(final["model"])

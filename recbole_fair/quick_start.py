@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import init_logger
+from recbole.utils import EvaluatorType, init_logger
 
 from recbole_fair.checkpoint import load_checkpoint, plain_config
 from recbole_fair.config import FairConfig
@@ -154,6 +154,11 @@ def _check_files(config: FairConfig) -> None:
         raise FairError(
             f"checkpoint_dir={config['checkpoint_dir']} cannot be made: {error.strerror or error}."
         ) from error
+    of_lists = [key for key in ("recommendations_file", "per_user_file", "per_item_file") if config[key]]
+    if of_lists and config["eval_type"] != EvaluatorType.RANKING:
+        raise FairError(
+            f"{of_lists[0]}={config[of_lists[0]]} is of lists; metrics={config['metrics']} rate single rows."
+        )
     if config["neurons_file"] and not hasattr(config.model_class, "write_neurons"):
         raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
 
@@ -201,7 +206,7 @@ def evaluate_checkpoint(
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
-        "seed": config["seed"],
+        "seed": content["config"]["seed"],  # of the training; another one is among the changed settings
         **_evaluate(config, trainer, loaders[2], stages, shown, reranker),
         "checkpoint": str(model_file),
     }
@@ -232,6 +237,7 @@ def _evaluate(
     """
     found: dict[str, Any] = {"test_result": None}
     if test_data is None:
+        found["notes"] = [*trainer.notes, "eval_args leave no test part: nothing was tested, and no lists are written."]
         return found
     results: dict[str, EvaluationResult] = {}
     with stages("evaluation"):

@@ -23,13 +23,13 @@ _EMPTY = ("feat is empty", "No feat", "at least one array")
 
 @contextmanager
 def filtering_errors(config: Any) -> Iterator[None]:
-    """Turn RecBole's error about data that filtering has emptied into a sentence; wraps the loading of a data set.
+    """Turn RecBole's errors about files and filters into a sentence; wraps the loading of a data set.
 
     Args:
         config: the settings, for the filters in use.
 
     Raises:
-        FairError: when nothing is left.
+        FairError: when nothing is left, or RecBole or pandas cannot read the files.
     """
     try:
         yield
@@ -40,9 +40,11 @@ def filtering_errors(config: Any) -> Iterator[None]:
             raise FairError(
                 f"dataset={config['dataset']!r}: {str(error).rstrip('.')}; is it loaded (load_col)?"
             ) from error
-        if not any(text in str(error) for text in _EMPTY):
-            raise
-        raise FairError(_nothing_left(config)) from error
+        if any(text in str(error) for text in _EMPTY):
+            raise FairError(_nothing_left(config)) from error
+        hint = f" Set encoding (now {config['encoding']})." if isinstance(error, UnicodeDecodeError) else ""
+        reason = str(error).strip().rstrip(".")
+        raise FairError(f"dataset={config['dataset']!r} cannot be read: {reason}.{hint}") from error
 
 
 def check_dataset(config: Any, dataset: Any) -> None:

@@ -97,8 +97,12 @@ def read_header(file: Path, config: Any) -> dict[str, str]:
     try:
         with file.open(encoding=config["encoding"]) as lines:
             head = lines.readline().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(file, config) from error
+    except OSError as error:
         raise FairError(f"{file} cannot be read: {error}.") from error
+    if head.startswith("\ufeff"):
+        raise FairError(f"{file} begins with a byte order mark, which becomes part of the first name; save it without.")
     if not head.strip():
         raise FairError(f"{file} is empty; its first line must name the columns, such as user_id:token.")
     header: dict[str, str] = {}
@@ -158,9 +162,16 @@ def _check_loaded_columns(config: Any, file: Path, header: dict[str, str]) -> No
 
 
 def _has_rows(file: Path, config: Any) -> bool:
-    with file.open(encoding=config["encoding"]) as lines:
-        next(lines, None)
-        return any(line.strip() for line in lines)
+    try:
+        with file.open(encoding=config["encoding"]) as lines:
+            next(lines, None)
+            return any(line.strip() for line in lines)
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(file, config) from error
+
+
+def _wrong_encoding(file: Path, config: Any) -> FairError:
+    return FairError(f"{file} is not in {config['encoding']}: set encoding, such as latin-1.")
 
 
 def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
@@ -185,7 +196,9 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
             encoding=config["encoding"],
             dtype={column: "float64"},
         )[column].to_numpy()
-    except ValueError as error:
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(file, config) from error
+    except ValueError as error:  # pandas' ParserError among them
         raise FairError(f"{file}: the column '{field}' holds something that is not a number: {error}.") from error
     if len(times) == 0:
         raise FairError(f"{file} has a header but no interactions.")

@@ -41,7 +41,8 @@ def load_data(config: Any) -> tuple[Any, Any, Any]:
     keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
     logger.info(dataset)
-    return data_preparation(config, dataset)
+    with filtering_errors(config):
+        return data_preparation(config, dataset)
 
 
 def create_dataset(config: Any) -> Any:

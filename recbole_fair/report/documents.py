@@ -63,11 +63,12 @@ def kind_of(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     kind = content.get("kind")
-    if kind in KINDS:
+    is_sweep = {"settings", "front", "x", "y"} <= set(content)
+    if kind in KINDS and (kind != "sweep" or is_sweep):
         return str(kind)
-    if "test_result" in content:
+    if isinstance(content.get("test_result", 0), dict | None):
         return "run"
-    if "settings" in content and "front" in content:
+    if is_sweep:
         return "sweep"
     return None
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ class Journal:
         self._header = {"journal": digest_of(key)}
         self._known = self._read()
         self.found = len(self._known)
+        self._write()
+
+    def _write(self) -> None:
         lines = [self._header, *({"setting": json.loads(name), "result": r} for name, r in self._known.items())]
         with atomic_file(self.path, mode="w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
@@ -105,9 +108,15 @@ class Journal:
         except OSError as error:
             raise FairError(f"Cannot write {self.path}: {error.strerror or error}.") from error
 
-    def remove(self) -> None:
-        """Delete the file: the study is finished."""
-        self.path.unlink(missing_ok=True)
+    def finish(self, settings: Iterable[Mapping[str, Any]]) -> None:
+        """Forget the results of a finished study; the file stays while those of another, interrupted one are in it."""
+        done = {_name(setting) for setting in settings}
+        left = {name: result for name, result in self._known.items() if name not in done}
+        if set(left) <= {_name({})}:
+            self.path.unlink(missing_ok=True)
+            return
+        self._known = left
+        self._write()
 
 
 def _name(setting: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from recbole_fair.protocol import mask_in_force
 from recbole_fair.registry import get_model, get_reranker
 from recbole_fair.rerank.base import PREFIX
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
-from recbole_fair.schema import KEYS, did_you_mean
+from recbole_fair.schema import KEYS, check_values, did_you_mean
 from recbole_fair.studies.journal import digest_of, settings_of_numbers
 
 logger = logging.getLogger(__name__)
@@ -78,14 +78,18 @@ class Plan:
             settings["reranker"] = reranker
         return FairConfig(model, self.dataset, config_dict=settings)
 
-    def _readable(self, model: str) -> dict[str, Any]:
-        """The user's settings without the keys that belong to other models or to re-rankers."""
+    def reads(self, model: str) -> frozenset[str]:
+        """Keys that a model reads."""
         if model not in self._reads:
             self._reads[model] = frozenset(FairConfig(model, self.dataset).internal_config_dict)
+        return self._reads[model]
+
+    def _readable(self, model: str) -> dict[str, Any]:
+        """The user's settings without the keys that belong to other models or to re-rankers."""
         return {
             key: value
             for key, value in self.settings.items()
-            if (key not in KEYS or key in self._reads[model]) and (not key.startswith(PREFIX) or key == CANDIDATES)
+            if (key not in KEYS or key in self.reads(model)) and (not key.startswith(PREFIX) or key == CANDIDATES)
         }
 
 
@@ -138,6 +142,9 @@ def make_plan(
     first = FairConfig(plan.models[0], dataset).internal_config_dict["seed"]
     plan.seeds = _seeds(seeds, int(first if start is None else start))
     _settle(plan)
+    for key, value in plan.settings.items():
+        if key in KEYS and not key.startswith(PREFIX) and not any(key in plan.reads(model) for model in plan.models):
+            plan.notes.append(f"{key}={value!r} has no effect: none of these models reads it.")
     for model, reranker in plan.systems():
         config = plan.config(model, reranker, plan.seeds[0], "saved")
         if config["eval_type"] != EvaluatorType.RANKING:
@@ -154,12 +161,17 @@ def cell_key(config: FairConfig) -> str:
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:
-    for key in (*FILE_KEYS, "resume", "base_model_file"):
+    for key in (*FILE_KEYS, "resume", "base_model_file", "checkpoint_dir"):
         if settings.get(key) is not None:
             raise FairError(
                 f"{key}={settings[key]!r} belongs to a single run; a comparison writes its own files and finds its own "
-                "checkpoints."
+                "checkpoints, in its folder (--output)."
             )
+    if settings.get("reranker") is not None:
+        raise FairError(f"reranker={settings['reranker']!r}: a comparison takes --rerankers, names joined by commas.")
+    if settings.get("bootstrap") == 0:
+        raise FairError("bootstrap=0: a comparison tests metrics of all lists by resampling; leave the key out (1000).")
+    check_values(settings, {})
 
 
 def _names(given: Sequence[str], what: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.directions import display_name, spec_of
 from recbole_fair.evaluator.files import write_table
-from recbole_fair.loading import check_changes, config_of, load_trainer
+from recbole_fair.loading import check_changes, config_of, load_trainer, refuse_files_of_runs
 from recbole_fair.outputs import versions, write_result
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
@@ -71,7 +72,12 @@ def sweep_checkpoint(
     x, y = (_metric_name(name) for name in (x, y))
     wanted = [x, y, *(_metric_name(bound_metric(text)) for text in subject_to)]
     content = load_checkpoint(model_file)
-    changes = _with_metrics(content["config"], dict(config_dict or {}), wanted)
+    changes = dict(config_dict or {})
+    refuse_files_of_runs(changes, "a sweep")
+    for name in values:
+        if name in changes:
+            raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
+    changes = _with_metrics(content["config"], changes, wanted)
     config = config_of(content, changes)
     check_changes(content, config, changes)
     check_keys(config["model"], config.model_class, config["reranker"], list(values))
@@ -121,9 +127,10 @@ def sweep_checkpoint(
     for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
         logger.info(line)
     if output is not None and journal is not None:
-        _write(result, output)
-        journal.remove()
-        logger.info("Written: %s.csv, .json, .png, .svg", output)
+        place = _unused(str(output), result)
+        _write(result, place)
+        journal.finish(settings)
+        logger.info("Written: %s.csv, .json, .png, .svg", place)
     return result
 
 
@@ -170,6 +177,23 @@ def _choice(
         "front": [rows[index] for index in front],
         "chosen": None if winner is None else rows[winner],
     }
+
+
+def _unused(output: str, result: Mapping[str, Any]) -> str:
+    """The output's name, or with ``-2``, ``-3``, ... behind it where the files of another sweep have it."""
+    named = ("checkpoint", "reranker", "x", "y", "grid", "config", "mask_seen")
+    mine = json.loads(json.dumps([*(result[key] for key in named), [b["text"] for b in result["subject_to"]]]))
+    place, number = output, 1
+    while Path(f"{place}.json").exists():
+        try:
+            there = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
+            if [*(there[key] for key in named), [b["text"] for b in there["subject_to"]]] == mine:
+                break
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # no sweep, or one of another version: not ours to write over
+        number += 1
+        place = f"{output}-{number}"
+    return place
 
 
 def _write(result: Mapping[str, Any], output: str | Path) -> None:
