@@ -55,6 +55,8 @@ def test_settings_are_read_in_every_spelling() -> None:
         (["epochs=5"], "'epochs=5' is not a setting; write --key=value"),
         (["--epochs"], "--epochs needs a value"),
         (["--shuffle", "--epochs=5"], "--shuffle needs a value"),
+        (["--config_files=a.yaml"], "files of settings are for run and compare"),
+        (["-c", "a.yaml"], "files of settings are for run and compare"),
         (["--epochs=5", "--epochs=6"], "--epochs is given twice, as 5 and as 6"),
     ],
 )
@@ -169,3 +171,27 @@ def test_scripts_are_the_same_command(start: list[str]) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("recbole-fair: 'stray' is not a setting")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "-m", "BPR", "-m", "Pop", "-d", "ml-100k"], "--model is given twice, as 'BPR' and as 'Pop'"),
+        (["run", "-m", "BPR", "-d", "a", "--dataset=b"], "--dataset is given twice, as 'a' and as 'b'"),
+        (["evaluate", "--alpha_pop=3", "x.pth"], "evaluate CHECKPOINT --alpha_pop=3"),
+        (["sweep", "--grid=alpha_pop=1", "--alpha_pop=3", "x.pth"], "Name the checkpoint before the settings"),
+    ],
+)
+def test_words_in_the_wrong_place(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(words, capsys)
+    assert code == 2
+    assert says in err
+
+
+def test_a_package_that_a_model_misses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def missing(**_: Any) -> None:
+        raise ModuleNotFoundError("No module named 'dgl.graph'", name="dgl.graph")
+
+    monkeypatch.setattr(quick_start, "run_recbole_fair", missing)
+    code, _, err = outcome(["run", "-m", "KGIN", "-d", "x"], capsys)
+    assert (code, err) == (2, "recbole-fair: this model needs the package 'dgl.graph', which is not installed.\n")

@@ -66,6 +66,13 @@ def test_the_key_of_a_cell(small_data):
     assert len({key, *map(cell_key, others)}) == 4
 
 
+def test_keys_that_no_model_reads_are_said(small_data):
+    plan = plan_of(small_data, ["BPR", "ILEBPR"], (), 1, alpha_pop=3.0, ile_weight=0.5)
+    assert [note for note in plan.notes if "has no effect" in note] == [
+        "alpha_pop=3.0 has no effect: none of these models reads it."
+    ]
+
+
 @pytest.mark.parametrize(
     ("models", "rerankers", "seeds", "settings", "message"),
     [(["BPR", "BPR"], (), 2, {}, "models names BPR twice"),
@@ -81,6 +88,11 @@ def test_the_key_of_a_cell(small_data):
      (["BPR"], (), 2, {"metrics": ["NDGC"]}, "no metric named 'NDGC'; did you mean 'NDCG'"),
      (["BPR"], (), 2, {"result_file": "x.json"}, "result_file='x.json' belongs to a single run"),
      (["BPR"], (), 2, {"base_model_file": "x.pth"}, "base_model_file='x.pth' belongs to a single run"),
+     (["BPR"], (), 2, {"checkpoint_dir": "x"}, "checkpoint_dir='x' belongs to a single run"),
+     (["BPR"], (), 2, {"reranker": "IPR"}, "reranker='IPR': a comparison takes --rerankers"),
+     (["BPR"], (), 2, {"bootstrap": 0}, "bootstrap=0: a comparison tests metrics of all lists"),
+     (["BPR"], (), 2, {"topk": None}, "topk"),
+     (["BPR"], (), 2, {"topk": []}, "topk"),
      (["BPR"], (), 2, {"learnin_rate": 1}, "did you mean 'learning_rate'"),
      (["FM"], (), 2, {"metrics": ["AUC"], "valid_metric": "AUC"}, "needs ranking metrics")],
 )  # fmt: skip

@@ -114,6 +114,29 @@ def test_other_names_of_users_and_items_are_loaded(tmp_path: Path) -> None:
     assert load(config).inter_num == len(some_rows())
 
 
+@pytest.mark.parametrize("model", ["BPR", "SASRec"])
+def test_files_in_another_encoding(model: str, tmp_path: Path, in_tmp: Path) -> None:
+    data(tmp_path, some_rows())
+    (tmp_path / "own" / "own.inter").write_bytes(
+        "\n".join([HEADER, *some_rows(), "u1\ti\xe9\t9", ""]).encode("latin-1")
+    )
+    with pytest.raises(FairError, match=r"(?i)set encoding"):
+        load_data(config_for(tmp_path, model, topk=[5], state="error"))
+    load_data(config_for(tmp_path, model, topk=[5], state="error", encoding="latin-1"))
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    data(tmp_path, some_rows(), "\ufeff" + HEADER)
+    with pytest.raises(FairError, match="begins with a byte order mark"):
+        ensure_atomic_files(config_for(tmp_path))
+
+
+def test_what_recbole_cannot_read_is_a_sentence(tmp_path: Path, in_tmp: Path) -> None:
+    data(tmp_path, some_rows())
+    with pytest.raises(FairError, match=r"dataset='own' cannot be read: \[own.kg\] not found"):
+        load_data(config_for(tmp_path, "CKE", topk=[5], state="error"))
+
+
 def test_a_threshold_needs_its_column(tmp_path: Path) -> None:
     config = config_for(data(tmp_path, some_rows()), "FM", threshold={"ratng": 4}, metrics=["AUC"])
     with pytest.raises(FairError, match=r"threshold: 'ratng' is not a column"):

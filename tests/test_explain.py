@@ -397,6 +397,8 @@ def test_what_cannot_be_explained(steered: str, small_data: Path, in_tmp: Path) 
         explain_checkpoint(plain)
     with pytest.raises(FairError, match="steer_mode=dense moves no neuron by an amount of its own"):
         explain_checkpoint(steered, config_dict={"steer_mode": "dense"})
+    with pytest.raises(FairError, match="result_file='r' is for run and evaluate; a dossier writes"):
+        explain_checkpoint(steered, config_dict={"result_file": "r"})
     with pytest.raises(FairError, match="valid or test"):
         explain_checkpoint(steered, split="train")
     with pytest.raises(FairError, match="map='tsne'"):

@@ -147,6 +147,18 @@ def test_a_checkpoint_folder_that_cannot_be_made_is_an_error(settings):
         run_recbole_fair("BPR", "small", config_dict={**settings, "checkpoint_dir": "taken/deeper"})
 
 
+def test_settings_that_a_model_cannot_be_built_with(settings):
+    kept = {key: value for key, value in settings.items() if key in ("data_path", "topk", "valid_metric")}
+    with pytest.raises(FairError, match=r"NeuMF cannot be built with mf_embedding_size=8.5: "):
+        run_recbole_fair("NeuMF", "small", config_dict={**kept, "mf_embedding_size": 8.5})
+
+
+def test_files_of_lists_need_lists(settings):
+    rated = {"metrics": ["AUC"], "valid_metric": "AUC", "eval_args": {"mode": "uni5"}, "per_user_file": "u.csv"}
+    with pytest.raises(FairError, match=r"per_user_file=u.csv is of lists; metrics=\['AUC'\] rate single rows"):
+        run_recbole_fair("BPR", "small", config_dict={**settings, **rated})
+
+
 def test_what_chose_the_epoch_follows_the_metrics_of_now(settings):
     stored = {**settings, "valid_metric": "NDCG@5", "topk": [5], "valid_constraint": "NDCG@5 >= 0"}
     path = run_recbole_fair("BPR", "small", config_dict={**stored, "epochs": 1})["checkpoint"]

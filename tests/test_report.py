@@ -175,7 +175,8 @@ def test_exposure_of_the_most_popular_items() -> None:
 def test_documents_are_found_by_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     files = {"a.json": run_document(), "deep/s.json": sweep_document(), "deep/er/e.json": dossier_document(),
-             "c.json": comparison_document(), "other.json": {"x": 1}, "list.json": [1]}  # fmt: skip
+             "c.json": comparison_document(), "other.json": {"x": 1}, "list.json": [1],
+             "number.json": {"test_result": 5}, "named.json": {"kind": "sweep"}}  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "broken.json").write_text("{")

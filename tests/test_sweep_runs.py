@@ -166,9 +166,31 @@ def test_an_interrupted_sweep_goes_on(steered, in_tmp, monkeypatch):
     document = json.loads((in_tmp / "s.json").read_text())
     assert document["resumed"] == 3
     assert document["settings"] == whole["settings"]
-    # Other metrics are another sweep.
+    # Other metrics are another sweep, which does not write over the first.
     sweep_checkpoint(steered, ["alpha_pop=0"], *NAMES, output="s", config_dict={"topk": [5, 3]})
     assert len(calls) == 10
+    assert json.loads((in_tmp / "s.json").read_text()) == document
+    assert json.loads((in_tmp / "s-2.json").read_text())["grid"] == {"alpha_pop": [0]}
+
+
+def test_a_sweep_leaves_what_another_interrupted_one_has_measured(steered, in_tmp, monkeypatch):
+    measure, calls = Sweeper.measure, []
+
+    def stopped_at_the_third(self, setting):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(setting)
+        return measure(self, setting)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sweeper, "measure", stopped_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            sweep_checkpoint(steered, ["alpha_pop=0,1,2,3"], *NAMES, output="s")
+    sweep_checkpoint(steered, ["alpha_pop=7"], *NAMES, output="s")
+    assert (in_tmp / "s.partial.jsonl").exists()
+    assert sweep_checkpoint(steered, ["alpha_pop=0,1,2,3"], *NAMES, output="s")["resumed"] == 2
+    assert not (in_tmp / "s.partial.jsonl").exists()
+    assert {path.name for path in in_tmp.glob("s*.json")} == {"s.json", "s-2.json"}
 
 
 @pytest.mark.parametrize(
@@ -182,6 +204,9 @@ def test_an_interrupted_sweep_goes_on(steered, in_tmp, monkeypatch):
      (["reranker_alpha=1"], "GiniIndex@5", {}, "choose a re-ranker"),
      (["reranker_alpha=0,-1"], "GiniIndex@5", {"reranker": "IPR"}, "reranker_alpha=-1 is not allowed for IPR"),
      (["alpha_pop=1"], "GiniIndex@5", {"sae_k": 2}, "sae_k=2 cannot take effect"),
+     (["alpha_pop=1"], "GiniIndex@5", {"alpha_pop": 2}, "alpha_pop=2 has no effect: its values are those of the grid"),
+     (["alpha_pop=1"], "GiniIndex@5", {"result_file": "r"}, "result_file='r' is for run and evaluate; a sweep writes"),
+     (["alpha_pop=1"], "GiniIndex@5", {"resume": "r"}, "resume='r' is for training"),
      ({}, "GiniIndex@5", {}, "The grid is empty")],
 )  # fmt: skip
 def test_what_cannot_be_swept(steered, in_tmp, grid, x, changes, message):

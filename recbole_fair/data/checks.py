@@ -42,7 +42,7 @@ def filtering_errors(config: Any) -> Iterator[None]:
             ) from error
         if any(text in str(error) for text in _EMPTY):
             raise FairError(_nothing_left(config)) from error
-        hint = f" Set encoding (now {config['encoding']})." if isinstance(error, UnicodeDecodeError) else ""
+        hint = f" Set encoding (now {config['encoding'] or 'utf-8'})." if isinstance(error, UnicodeDecodeError) else ""
         reason = str(error).strip().rstrip(".")
         raise FairError(f"dataset={config['dataset']!r} cannot be read: {reason}.{hint}") from error
 

@@ -171,7 +171,7 @@ def _has_rows(file: Path, config: Any) -> bool:
 
 
 def _wrong_encoding(file: Path, config: Any) -> FairError:
-    return FairError(f"{file} is not in {config['encoding']}: set encoding, such as latin-1.")
+    return FairError(f"{file} is not in {config['encoding'] or 'utf-8'}: set encoding, such as latin-1.")
 
 
 def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
