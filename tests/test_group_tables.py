@@ -39,4 +39,4 @@ def test_one_table_a_grouping_with_all_variants_and_the_distance_between_groups(
 def test_a_column_with_thousands_of_values_is_cut_and_says_so() -> None:
     lines = group_lines({"model": "BPR", "groups": {"zip": grouping([0.1] * (MOST + 7))}}, 4)
     assert len(lines) == 2 + 2 + MOST + 2 + 1
-    assert lines[-1] == "7 more groups stand in the result file."
+    assert lines[-1] == "7 more groups: a result file (result_file) has them all."

@@ -40,5 +40,5 @@ def group_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
                 rows.append([title, "", *(number(value, decimals) for value in apart)])
             lines += text_table([display_name(metric), "users", *variants], rows)
         if len(grouping["groups"]) > MOST:
-            lines.append(f"{len(grouping['groups']) - MOST} more groups stand in the result file.")
+            lines.append(f"{len(grouping['groups']) - MOST} more groups: a result file (result_file) has them all.")
     return lines

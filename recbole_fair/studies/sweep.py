@@ -182,7 +182,9 @@ def _choice(
 def _unused(output: str, result: Mapping[str, Any]) -> str:
     """The output's name, or with ``-2``, ``-3``, ... behind it where the files of another sweep have it."""
     named = ("checkpoint", "reranker", "x", "y", "grid", "config", "mask_seen")
-    mine = json.loads(json.dumps([*(result[key] for key in named), [b["text"] for b in result["subject_to"]]]))
+    mine = json.loads(
+        json.dumps([*(result[key] for key in named), [b["text"] for b in result["subject_to"]]], default=str)
+    )
     place, number = output, 1
     while Path(f"{place}.json").exists():
         try:
