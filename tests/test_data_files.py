@@ -162,9 +162,12 @@ def test_past_items_of_finished_splits(tmp_path: Path, in_tmp: Path) -> None:
     dataset = train._dataset
     named = [dataset.id2token("item_id", item) for item in dataset.inter_feat["item_id_list"][0].tolist()[:4]]
     assert named == ["i3", "i2", "i1", "i0"]  # the list has the items' ids, not its own
-    config = config_for(parts(tmp_path / "long", listed, 9), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=8)
-    with pytest.raises(FairError, match=r"MAX_ITEM_LIST_LENGTH=8 is shorter than the longest list .*set it to 9"):
-        load_data(config)
+    config = config_for(parts(tmp_path / "long", listed, 9), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=6)
+    train, *_ = load_data(config)
+    feat = train._dataset.inter_feat
+    named = [train._dataset.id2token("item_id", item) for item in feat["item_id_list"][0].tolist()]
+    assert named == ["i5", "i4", "i3", "i2", "i1", "i0"]  # the last ones
+    assert feat["item_length"].tolist() == [6] * len(feat)
     with pytest.raises(FairError, match=r"no column 'item_id_list': with benchmark_filename"):
         load_data(config_for(parts(tmp_path / "none", HEADER, 4), "SASRec", **settings))
 

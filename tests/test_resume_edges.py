@@ -382,6 +382,8 @@ def test_sasrec_trains_on_the_prefixes_of_benchmark_files(run: Run, benchmark: d
     assert fallen_back["test_result"] == run("SASRec", train_positions="last", **benchmark)["test_result"]
     with pytest.raises(FairError, match="train_positions=all is not possible with benchmark_filename"):
         run("SASRec", train_positions="all", **benchmark)
+    shorter = run("SASRec", **{**benchmark, "MAX_ITEM_LIST_LENGTH": 4})
+    assert shorter["test_result"] != fallen_back["test_result"]
 
 
 @pytest.mark.parametrize("mask", ["none", "train", "all"])

@@ -73,7 +73,7 @@ def check_dataset(config: Any, dataset: Any) -> None:
 
 
 def _check_features(config: Any, dataset: Any) -> None:
-    """RecBole's models with item features need these columns, and lists of past items no longer than they can read."""
+    """RecBole's models with item features need these columns."""
     known = dataset.item_feat.columns if dataset.item_feat is not None else ()
     wanted = config["selected_features"] or ([config["item_attribute"]] if config["item_attribute"] else [])
     key = "selected_features" if config["selected_features"] else "item_attribute"
@@ -82,14 +82,6 @@ def _check_features(config: Any, dataset: Any) -> None:
             raise FairError(
                 f"{key}: {field!r} is not a loaded column of the items ({', '.join(known) or 'none are loaded'}); name "
                 "another one, or load it (load_col: {item: [...]})."
-            )
-    past = getattr(dataset, "item_list_length_field", None)
-    if config["benchmark_filename"] and past is not None and past in dataset.inter_feat:
-        longest, most = int(np.asarray(dataset.inter_feat[past]).max()), int(config["MAX_ITEM_LIST_LENGTH"])
-        if longest > most:
-            raise FairError(
-                f"MAX_ITEM_LIST_LENGTH={most} is shorter than the longest list of past items in the files "
-                f"({longest}); set it to {longest}."
             )
 
 

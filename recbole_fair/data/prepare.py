@@ -38,6 +38,7 @@ def load_data(config: Any) -> tuple[Any, Any, Any]:
     ensure_atomic_files(config)
     with filtering_errors(config):
         dataset = create_dataset(config)
+    keep_last_items(config, dataset)
     keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
     logger.info(dataset)
@@ -63,6 +64,30 @@ def create_dataset(config: Any) -> Any:
     if config["benchmark_filename"] is not None or config["model"] in _NEEDS_PADDED_LISTS:
         return module.SequentialDataset(config)
     return FairSequentialDataset(config)
+
+
+def keep_last_items(config: Any, dataset: Any) -> None:
+    """Cut the lists of past items in finished splits to the last ``MAX_ITEM_LIST_LENGTH``, as far back as models see.
+
+    RecBole leaves them as long as they are, which a model with so many positions cannot read.
+
+    Args:
+        config: the settings.
+        dataset: what RecBole read, before ``build``; changed in place.
+    """
+    length = getattr(dataset, "item_list_length_field", None)
+    if not config["benchmark_filename"] or length is None or length not in dataset.inter_feat:
+        return
+    feat, most = dataset.inter_feat, int(config["MAX_ITEM_LIST_LENGTH"])
+    longer = int((feat[length] > most).sum())
+    if not longer:
+        return
+    for field in feat.columns:
+        if field.endswith(config["LIST_SUFFIX"]):
+            feat[field] = feat[field].map(lambda past: past[-most:])
+            dataset.field2seqlen[field] = min(dataset.field2seqlen[field], most)
+    feat[length] = feat[length].clip(upper=most)
+    logger.info("%d of %d rows have more than %d past items: the last ones are read.", longer, len(feat), most)
 
 
 def users_per_batch(config: Any, n_items: int) -> int:
