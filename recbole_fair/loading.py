@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import init_seed
+from recbole.evaluator import metric_types
+from recbole.utils import EvaluatorType, init_seed
 
 from recbole_fair.checkpoint import load_weights, plain_config, unpack_arrays
 from recbole_fair.config import FairConfig
@@ -172,10 +173,17 @@ def config_of(
 
 def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
     """What chose the epoch was computed then, and need not be among the metrics and cutoffs of now."""
-    dropped = {"valid_constraint"} if {"metrics", "topk"} & set(changes) else set()
+    dropped = {"valid_constraint"} if {"metrics", "topk", "coverage_min_count"} & set(changes) else set()
+    name = str(stored.get("valid_metric")).lower()
+    if "coverage_min_count" in changes and "_min" in name:
+        dropped.add("valid_metric")
+    metrics = changes.get("metrics", stored.get("metrics")) or [""]
+    first = metrics if isinstance(metrics, str) else metrics[0]
+    if metric_types.get(str(first).lower()) != EvaluatorType.VALUE:
+        dropped.add("threshold")  # makes labels, which rankings do not look at
     topk = changes.get("topk")
     if topk is not None:
-        k = str(stored.get("valid_metric")).partition("@")[2]
+        k = name.partition("@")[2]
         if k and int(k) not in (topk if isinstance(topk, (list, tuple)) else [topk]):
             dropped.add("valid_metric")
     return dropped - set(changes)

@@ -186,7 +186,7 @@ def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
     final["valid_metric"] = f"{name}@{k}"
     if base not in (metric.lower() for metric in final["metrics"]):
         # Early stopping needs the value; it is then reported with the others.
-        final["metrics"].append(name)
+        final["metrics"].append(name[: len(base)])
 
 
 def _eval_args(final: dict[str, Any], user: Mapping[str, Any]) -> None:
@@ -236,8 +236,8 @@ def _eval_args(final: dict[str, Any], user: Mapping[str, Any]) -> None:
             raise FairError(
                 f"metrics={final['metrics']} rate single rows: set the mode of eval_args to labeled, uniN or popN."
             )
-    if len(modes) > 1 and "labeled" in modes:
-        raise FairError(f"eval_args: mode={mode!r} mixes labelled rows with other candidates; set one mode for both.")
+    if modes[0] == "labeled" and len(modes) > 1:
+        raise FairError(f"eval_args: mode={mode!r}: RecBole cannot sample for test after labelled validation rows.")
     mask = user.get("mask_seen")
     if "full" not in modes and mask not in (None, "auto"):
         raise FairError(  # it would be named in the result and do nothing

@@ -67,9 +67,10 @@ def test_the_key_of_a_cell(small_data):
 
 
 def test_keys_that_no_model_reads_are_said(small_data):
-    plan = plan_of(small_data, ["BPR", "ILEBPR"], (), 1, alpha_pop=3.0, ile_weight=0.5)
+    plan = plan_of(small_data, ["BPR", "ILEBPR"], (), 1, alpha_pop=3.0, ile_weight=0.5, checkpoint_dir="x")
     assert [note for note in plan.notes if "has no effect" in note] == [
-        "alpha_pop=3.0 has no effect: none of these models reads it."
+        "checkpoint_dir has no effect: a comparison keeps checkpoints in its own folder (--output).",
+        "alpha_pop=3.0 has no effect: none of these models reads it.",
     ]
 
 
@@ -88,7 +89,6 @@ def test_keys_that_no_model_reads_are_said(small_data):
      (["BPR"], (), 2, {"metrics": ["NDGC"]}, "no metric named 'NDGC'; did you mean 'NDCG'"),
      (["BPR"], (), 2, {"result_file": "x.json"}, "result_file='x.json' belongs to a single run"),
      (["BPR"], (), 2, {"base_model_file": "x.pth"}, "base_model_file='x.pth' belongs to a single run"),
-     (["BPR"], (), 2, {"checkpoint_dir": "x"}, "checkpoint_dir='x' belongs to a single run"),
      (["BPR"], (), 2, {"reranker": "IPR"}, "reranker='IPR': a comparison takes --rerankers"),
      (["BPR"], (), 2, {"bootstrap": 0}, "bootstrap=0: a comparison tests metrics of all lists"),
      (["BPR"], (), 2, {"topk": None}, "topk"),

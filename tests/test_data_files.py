@@ -149,20 +149,21 @@ def parts(folder: Path, header: str, lists: int) -> Path:
     target.mkdir(parents=True)
     for part, users in (("train", range(9)), ("valid", range(9, 11)), ("test", range(11, 13))):
         past = " ".join(f"i{item}" for item in reversed(range(lists)))
-        rows = [f"u{user}\ti{user}\t{user}" + (f"\t{past}" if "list" in header else "") for user in users]
+        rows = [f"u{user}\ti{user}\t{user}" + (f"\t{past}\tw{user}" if "list" in header else "") for user in users]
         (target / f"own.{part}.inter").write_text("\n".join([header, *rows]) + "\n")
     return folder
 
 
 def test_past_items_of_finished_splits(tmp_path: Path, in_tmp: Path) -> None:
     settings: dict[str, Any] = {"benchmark_filename": ["train", "valid", "test"], "topk": [3], "state": "error"}
-    listed = HEADER + "\titem_id_list:token_seq"
+    listed = HEADER + "\titem_id_list:token_seq\twish_list:token"
     config = config_for(parts(tmp_path / "short", listed, 4), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=8)
     train, *_ = load_data(config)
     dataset = train._dataset
     named = [dataset.id2token("item_id", item) for item in dataset.inter_feat["item_id_list"][0].tolist()[:4]]
     assert named == ["i3", "i2", "i1", "i0"]  # the list has the items' ids, not its own
     config = config_for(parts(tmp_path / "long", listed, 9), "SASRec", **settings, MAX_ITEM_LIST_LENGTH=6)
+    config["load_col"] = {"inter": ["user_id", "item_id", "timestamp", "item_id_list", "wish_list"]}
     train, *_ = load_data(config)
     feat = train._dataset.inter_feat
     named = [train._dataset.id2token("item_id", item) for item in feat["item_id_list"][0].tolist()]

@@ -38,7 +38,7 @@ from recbole_fair.quick_start import run_recbole_fair
         (
             "FM",
             {"metrics": ["AUC"], "eval_args": {"mode": {"valid": "labeled", "test": "uni5"}}},
-            "mixes labelled rows with other candidates",
+            "cannot sample for test after labelled validation rows",
         ),
         (
             "BPR",

@@ -170,6 +170,17 @@ def test_what_chose_the_epoch_follows_the_metrics_of_now(settings):
     assert (config["valid_metric"], config["valid_metric_bigger"]) == ("GiniIndex@5", False)
 
 
+def test_a_checkpoint_whose_metrics_are_others_now(settings):
+    stored = {**settings, "metrics": ["NDCG", "ItemCoverage"], "coverage_min_count": [1, 3], "epochs": 1}
+    path = run_recbole_fair("BPR", "small", config_dict={**stored, "valid_metric": "ItemCoverage_min3@5"})["checkpoint"]
+    assert evaluate_checkpoint(path, {"coverage_min_count": 1})["test_result"]["itemcoverage@5"] > 0
+    assert "recall@5" in evaluate_checkpoint(path, {"metrics": ["Recall"]})["test_result"]
+    content = load_checkpoint(path)
+    content["user_settings"]["threshold"] = content["config"]["threshold"] = {"rating": 4}  # as it was allowed once
+    save_checkpoint(path, content)
+    assert evaluate_checkpoint(path)["test_result"]
+
+
 def test_load_data_and_model_gives_the_trained_model(settings):
     path = run_recbole_fair("SASRec", "small", config_dict=settings)["checkpoint"]
     config, model, dataset, train, valid, test = load_data_and_model(path)

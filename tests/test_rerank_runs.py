@@ -251,6 +251,11 @@ def test_lists_made_as_a_whole_are_said(name: str, said: bool, trained: dict[str
     assert not any("made lists" in text for text in document["notes"])
 
 
+def test_a_pool_larger_than_the_catalogue_is_the_catalogue(trained: dict[str, str], in_tmp: Path) -> None:
+    document = evaluate_checkpoint(trained["SASRec"], {"reranker": "Random", "reranker_pool": 300})
+    assert document["reranker"]["reranker_pool"] == 300
+
+
 def test_pufr_compares_seeds_not_strengths(small_data: Path, in_tmp: Path) -> None:
     settings = {
         "data_path": str(small_data),
@@ -340,8 +345,8 @@ def test_configuration_names_slips(settings: dict[str, Any], message: str, in_tm
         ("SASRec", {"reranker": "IPR", "reranker_candidates": 4}, "reranker_candidates=4 is too few"),
         (
             "SASRec",
-            {"reranker": "Random", "reranker_pool": 300},
-            "for lists of 5 items .* Random looks at the best 300; set reranker_candidates=300, or null",
+            {"reranker": "Random", "reranker_pool": 30, "reranker_candidates": 20},
+            "for lists of 5 items .* Random looks at the best 30; set reranker_candidates=30, or null",
         ),
         (
             "SASRec",

@@ -18,15 +18,23 @@ IntArray = NDArray[np.int64]
 logger = logging.getLogger(__name__)
 
 _FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter")
+# Models of RecBole that read columns of the items, and the key that names these.
+_FEATURES = {
+    "FDSA": "selected_features",
+    "GRU4RecF": "selected_features",
+    "SASRecF": "selected_features",
+    "S3Rec": "item_attribute",
+}
 _EMPTY = ("feat is empty", "No feat", "at least one array")
 
 
 @contextmanager
-def filtering_errors(config: Any) -> Iterator[None]:
+def filtering_errors(config: Any, step: str = "read") -> Iterator[None]:
     """Turn RecBole's errors about files and filters into a sentence; wraps the loading of a data set.
 
     Args:
         config: the settings, for the filters in use.
+        step: what is being done, for the sentence.
 
     Raises:
         FairError: when nothing is left, or RecBole or pandas cannot read the files.
@@ -44,7 +52,7 @@ def filtering_errors(config: Any) -> Iterator[None]:
             raise FairError(_nothing_left(config)) from error
         hint = f" Set encoding (now {config['encoding'] or 'utf-8'})." if isinstance(error, UnicodeDecodeError) else ""
         reason = str(error).strip().rstrip(".")
-        raise FairError(f"dataset={config['dataset']!r} cannot be read: {reason}.{hint}") from error
+        raise FairError(f"dataset={config['dataset']!r} cannot be {step}: {reason}.{hint}") from error
 
 
 def check_dataset(config: Any, dataset: Any) -> None:
@@ -75,9 +83,9 @@ def check_dataset(config: Any, dataset: Any) -> None:
 def _check_features(config: Any, dataset: Any) -> None:
     """RecBole's models with item features need these columns."""
     known = dataset.item_feat.columns if dataset.item_feat is not None else ()
-    wanted = config["selected_features"] or ([config["item_attribute"]] if config["item_attribute"] else [])
-    key = "selected_features" if config["selected_features"] else "item_attribute"
-    for field in wanted:
+    key = _FEATURES.get(config["model"])
+    given = config[key] if key else None
+    for field in given if isinstance(given, (list, tuple)) else [given] if given else []:
         if field not in known:
             raise FairError(
                 f"{key}: {field!r} is not a loaded column of the items ({', '.join(known) or 'none are loaded'}); name "

@@ -39,8 +39,7 @@ def same_batches(loader: Any, seed: int) -> Iterator[Any]:
         seed: of the draw.
     """
     inside, batches = np.random.RandomState(seed).get_state(), None
-    if loader.generator is not None:  # seeds the draws of worker processes
-        loader.generator.manual_seed(seed)
+    loader.num_workers = 0  # workers would draw from generators of their own
     while True:
         outside = np.random.get_state()
         np.random.set_state(inside)

@@ -10,7 +10,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
-from recbole.utils import ModelType
+from recbole.utils import FeatureType, ModelType
 
 from recbole_fair.data.checks import check_dataset, filtering_errors
 from recbole_fair.data.columns import look_up_by_tensor
@@ -42,7 +42,7 @@ def load_data(config: Any) -> tuple[Any, Any, Any]:
     keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
     logger.info(dataset)
-    with filtering_errors(config):
+    with filtering_errors(config, "prepared"):
         return data_preparation(config, dataset)
 
 
@@ -82,8 +82,8 @@ def keep_last_items(config: Any, dataset: Any) -> None:
     longer = int((feat[length] > most).sum())
     if not longer:
         return
-    for field in feat.columns:
-        if field.endswith(config["LIST_SUFFIX"]):
+    for field in [base + config["LIST_SUFFIX"] for base in feat.columns]:  # the lists that RecBole takes as such
+        if field in feat and dataset.field2type[field] in (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ):
             feat[field] = feat[field].map(lambda past: past[-most:])
             dataset.field2seqlen[field] = min(dataset.field2seqlen[field], most)
     feat[length] = feat[length].clip(upper=most)

@@ -124,7 +124,8 @@ class PostHocModel(Variants, AbstractRecommender):
         """``[B]`` scores of the interaction's own items."""
         item = interaction[self.base.ITEM_ID]
         # A user among sampled candidates has many rows: encoded once, and moved by the same noise in all of them.
-        names = [getattr(self.base, name) for name in ("USER_ID", "ITEM_SEQ") if hasattr(self.base, name)]
+        known = [getattr(self.base, name, None) for name in ("USER_ID", "ITEM_SEQ")]
+        names = [name for name in known if name is not None and name in interaction.interaction]
         columns = torch.cat([interaction[name].reshape(len(item), -1) for name in names], dim=1)
         rows, back = torch.unique(columns, dim=0, return_inverse=True)
         first = torch.full((len(rows),), len(back), device=back.device)

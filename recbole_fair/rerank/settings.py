@@ -55,19 +55,21 @@ def make_reranker(config: Any) -> ReRanker | None:
     name = config["reranker"]
     if not name:
         return None
+    longest, candidates = max(config["topk"]), config[CANDIDATES]
+    if candidates is not None and candidates < longest:
+        raise FairError(f"{CANDIDATES}={candidates} is too few for the lists of {longest} items that topk asks for.")
     made: ReRanker = get_reranker(name).from_config(config)
-    check_candidates(made, config)
     return made
 
 
-def check_candidates(reranker: ReRanker, config: Any) -> None:
-    """See that a re-ranker gets the candidates that it looks at.
+def check_candidates(reranker: ReRanker, config: Any, n_items: int) -> None:
+    """See that a re-ranker gets the candidates that it looks at, as far as there are so many items.
 
     Raises:
         FairError: naming the number that it needs.
     """
     longest, candidates = max(config["topk"]), config[CANDIDATES]
-    wanted = max(longest, reranker.looks_at(longest))
+    wanted = min(reranker.looks_at(longest), n_items - 1)
     if candidates is not None and candidates < wanted:
         raise FairError(
             f"{CANDIDATES}={candidates} is too few: for lists of {longest} items (topk) {type(reranker).__name__} "

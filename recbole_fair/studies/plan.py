@@ -142,6 +142,8 @@ def make_plan(
     first = FairConfig(plan.models[0], dataset).internal_config_dict["seed"]
     plan.seeds = _seeds(seeds, int(first if start is None else start))
     _settle(plan)
+    if "checkpoint_dir" in plan.settings:
+        plan.notes.append("checkpoint_dir has no effect: a comparison keeps checkpoints in its own folder (--output).")
     for key, value in plan.settings.items():
         if key in KEYS and not key.startswith(PREFIX) and not any(key in plan.reads(model) for model in plan.models):
             plan.notes.append(f"{key}={value!r} has no effect: none of these models reads it.")
@@ -161,11 +163,11 @@ def cell_key(config: FairConfig) -> str:
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:
-    for key in (*FILE_KEYS, "resume", "base_model_file", "checkpoint_dir"):
+    for key in (*FILE_KEYS, "resume", "base_model_file"):
         if settings.get(key) is not None:
             raise FairError(
                 f"{key}={settings[key]!r} belongs to a single run; a comparison writes its own files and finds its own "
-                "checkpoints, in its folder (--output)."
+                "checkpoints."
             )
     if settings.get("reranker") is not None:
         raise FairError(f"reranker={settings['reranker']!r}: a comparison takes --rerankers, names joined by commas.")

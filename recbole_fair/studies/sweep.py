@@ -27,7 +27,7 @@ from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.schema import did_you_mean
-from recbole_fair.studies.journal import Journal, file_digest, settings_of_numbers
+from recbole_fair.studies.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.trainer.trainer import progress
 
 logger = logging.getLogger(__name__)
@@ -87,15 +87,11 @@ def sweep_checkpoint(
     if None in splits.values():
         raise FairError("A sweep chooses on validation and reports test: use eval_args with both.")
     journal = None
+    depends_on = {"checkpoint": file_digest(model_file), "settings": settings_of_numbers(plain_config(config))}
     with Sweeper(trainer, splits, config["reranker"]) as sweeper:
         sweeper.check(settings)
         if output is not None:
-            key = {
-                "checkpoint": file_digest(model_file),
-                "settings": settings_of_numbers(plain_config(config)),
-                "version": versions(),
-            }
-            journal = Journal(f"{output}.partial.jsonl", key)
+            journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
         base = _base(sweeper, journal)
         for name in (x, y):
             if name not in base["valid"]:
@@ -109,6 +105,7 @@ def sweep_checkpoint(
         "dataset": config["dataset"],
         "seed": config["seed"],
         "checkpoint": str(model_file),
+        "key": digest_of([depends_on, x, y, values, list(subject_to)]),
         "x": x,
         "y": y,
         "grid": values,
@@ -181,18 +178,13 @@ def _choice(
 
 def _unused(output: str, result: Mapping[str, Any]) -> str:
     """The output's name, or with ``-2``, ``-3``, ... behind it where the files of another sweep have it."""
-    named = ("checkpoint", "reranker", "x", "y", "grid", "config", "mask_seen")
-    mine = json.loads(
-        json.dumps([*(result[key] for key in named), [b["text"] for b in result["subject_to"]]], default=str)
-    )
     place, number = output, 1
     while Path(f"{place}.json").exists():
         try:
-            there = json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))
-            if [*(there[key] for key in named), [b["text"] for b in there["subject_to"]]] == mine:
+            if json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))["key"] == result["key"]:
                 break
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # no sweep, or one of another version: not ours to write over
+            pass  # no sweep, or one of an older version: not ours to write over
         number += 1
         place = f"{output}-{number}"
     return place

@@ -38,8 +38,9 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
     config = trainer.config
     if config["eval_type"] != EvaluatorType.RANKING:
         raise FairError(f"reranker={config['reranker']} orders lists; metrics={config['metrics']} rate single rows.")
-    check_candidates(reranker, config)
-    reranker.check(facts_of(trainer), max(config["topk"]))
+    facts = facts_of(trainer)
+    check_candidates(reranker, config, facts.n_items)
+    reranker.check(facts, max(config["topk"]))
     if isinstance(reranker, PUFR):
         for file in reranker.files:
             _read(trainer, file)
