@@ -56,6 +56,16 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"A checkpoint holds plain values only, not {type(value).__name__}.")
 
 
+def other_parameters(model: Any) -> dict[str, Any]:
+    """RecBole's ``other_parameter()``: what a model is beside its ``state_dict``.
+
+    RecBole's models with features of items (SASRecF, DIN, ...) name parts of themselves there, whose weights the
+    ``state_dict`` holds already; these are left out.
+    """
+    found: dict[str, Any] = model.other_parameter()
+    return {name: value for name, value in found.items() if not isinstance(value, torch.nn.Module)}
+
+
 def pack_arrays(value: Any) -> Any:
     """Replace NumPy arrays and SciPy sparse matrices (ItemKNN's, EASE's parameters) by tagged plain values."""
     if isinstance(value, Mapping):

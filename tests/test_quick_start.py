@@ -54,6 +54,15 @@ def test_any_model_runs_and_reloads_with_the_same_numbers(model, settings):
     assert again["test_result"] == result["test_result"]
 
 
+@pytest.mark.parametrize("model", ["SASRecF", "GRU4RecF", "FDSA", "DIN"])
+def test_models_that_read_features_of_items_run_and_reload(model, settings):
+    kept = {key: settings[key] for key in ("data_path", "show_progress")}
+    columns = {"inter": ["user_id", "item_id", "rating", "timestamp"], "item": ["item_id", "genre"]}
+    own = {"threshold": {"rating": 4}} if model == "DIN" else {"selected_features": ["genre"], "topk": [5]}
+    result = run_recbole_fair(model, "small", config_dict={**kept, **own, "load_col": columns, "epochs": 1})
+    assert evaluate_checkpoint(result["checkpoint"])["test_result"] == pytest.approx(result["test_result"], abs=1e-12)
+
+
 def kill_after(monkeypatch, epoch):
     original = FairTrainerMixin._train_epoch
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from recbole_fair.checkpoint import (
     load_checkpoint,
     load_weights,
+    other_parameters,
     pack_arrays,
     plain_config,
     random_states,
@@ -267,7 +268,7 @@ class FairTrainerMixin:
     def _state(self) -> dict[str, Any]:
         return {
             "state_dict": {name: value.detach().clone() for name, value in self.model.state_dict().items()},
-            "other_parameter": copy.deepcopy(self.model.other_parameter()),  # type: ignore[operator]
+            "other_parameter": copy.deepcopy(other_parameters(self.model)),
         }
 
     def _keep_best(self) -> None:
