@@ -172,7 +172,6 @@ def test_an_interrupted_sweep_goes_on(steered, in_tmp, monkeypatch):
     assert json.loads((in_tmp / "s.json").read_text()) == document
     assert json.loads((in_tmp / "s-2.json").read_text())["grid"] == {"alpha_pop": [0]}
     # The same one, shown in another way, is not.
-    monkeypatch.undo()
     sweep_checkpoint(steered, grid, *NAMES, output="s", config_dict={"eval_memory_mb": 100, "state": "error"})
     assert not (in_tmp / "s-3.json").exists()
 
