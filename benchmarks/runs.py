@@ -47,6 +47,8 @@ class Runs:
     def add(self, name: str, run: Callable[[], Mapping[str, Any]], shown: Callable[[Any], str]) -> None:
         """Do a run unless it is there, write the file, and print its seconds and what ``shown`` makes of it.
 
+        A run that goes on from another one's state returns the seconds of that as ``earlier_seconds``.
+
         Raises:
             SystemExit: with code 0, if the time is up.
         """
@@ -56,8 +58,8 @@ class Runs:
             print("The time is up; run the same command again to go on.")
             raise SystemExit(0)
         start = time.perf_counter()
-        found = dict(run())
-        found["seconds"] = round(time.perf_counter() - start, 1)
+        found = {"earlier_seconds": 0.0, **run()}
+        found["seconds"] = round(time.perf_counter() - start + found.pop("earlier_seconds"), 1)
         self.done[name] = found
         write_atomically(self.path, lambda file: json.dump(self.content, file, indent=1))
         print(f"{name}: {found['seconds']:.0f} s, {shown(found)}", flush=True)

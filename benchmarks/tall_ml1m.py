@@ -119,11 +119,12 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
     if args.share_gap and method == "TALL" and net.gap % args.eval_step:
         raise SystemExit(f"--share_gap needs a validation at the end of the gap: --eval_step must divide {net.gap}.")
     course: list[dict[str, Any]] = []
-    start = time.perf_counter()
+    start, earlier = time.perf_counter(), 0.0
     if args.share_gap and method == "LMoE" and gap_end.is_file():
         trainer.resume_checkpoint(gap_end)
         before = json.loads(gap_end.with_suffix(".json").read_text())
-        course, start = before["course"], start - before["seconds"]
+        course, earlier = before["course"], before["seconds"]
+        start -= earlier
 
     def after_epoch(epoch: int, score: float) -> None:
         report = getattr(net, "epoch_report", dict)()
@@ -150,7 +151,7 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
             found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
     config["mask_seen"] = "train"
     found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
-    return found | {"training_seconds": round(seconds, 1)}
+    return found | {"training_seconds": round(seconds, 1), "earlier_seconds": earlier}
 
 
 def values_of(result: Any) -> dict[str, Any]:

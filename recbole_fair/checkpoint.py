@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import random
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -197,17 +197,18 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def unused(path: str | Path) -> str:
-    """A name that no file has: the given one, or with ``-2``, ``-3``, ... before its ending.
+def unused(path: str | Path, taken: Callable[[Path], bool] = Path.exists) -> str:
+    """A name that is not taken: the given one, or with ``-2``, ``-3``, ... before its ending.
 
     RecBole's names count seconds, so that a second run within one would overwrite the first one's checkpoint.
 
     Args:
         path: the wanted name.
+        taken: says whether a name is; those of files that exist when left out.
     """
     wanted = Path(path)
     found, number = wanted, 1
-    while found.exists():
+    while taken(found):
         number += 1
         found = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
     return str(found)

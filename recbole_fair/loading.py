@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.recbole_keys import COMPUTED_KEYS
 from recbole_fair.registry import get_trainer
 from recbole_fair.rerank.settings import drop_old_settings
-from recbole_fair.schema import KEYS
+from recbole_fair.schema import KEYS, metric_parts
 from recbole_fair.trainer.posthoc import differing_settings
 
 FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
@@ -174,30 +174,28 @@ def config_of(
 def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
     """What chose the epoch was computed then, and need not be among the metrics and cutoffs of now."""
     dropped = {"valid_constraint"} if {"metrics", "topk", "coverage_min_count"} & set(changes) else set()
-    name = str(stored.get("valid_metric")).lower()
-    if "coverage_min_count" in changes and "_min" in name:
+    _, count, k = metric_parts(str(stored.get("valid_metric")))
+    if "coverage_min_count" in changes and count is not None:
         dropped.add("valid_metric")
     metrics = changes.get("metrics", stored.get("metrics")) or [""]
     first = metrics if isinstance(metrics, str) else metrics[0]
     if metric_types.get(str(first).lower()) != EvaluatorType.VALUE:
         dropped.add("threshold")  # makes labels, which rankings do not look at
     topk = changes.get("topk")
-    if topk is not None:
-        k = name.partition("@")[2]
-        if k and int(k) not in (topk if isinstance(topk, (list, tuple)) else [topk]):
-            dropped.add("valid_metric")
+    if topk is not None and k and int(k) not in (topk if isinstance(topk, (list, tuple)) else [topk]):
+        dropped.add("valid_metric")
     return dropped - set(changes)
 
 
-def refuse_files_of_runs(changes: Mapping[str, Any], study: str) -> None:
-    """Refuse the keys of files that only a run or an evaluation writes.
+def refuse(settings: Mapping[str, Any], keys: Iterable[str], why: str) -> None:
+    """Refuse settings that cannot act in what is being done.
 
     Raises:
-        FairError: for the first of them.
+        FairError: for the first of ``keys`` that is set, with the reason.
     """
-    for key in FILE_KEYS:
-        if changes.get(key) is not None:
-            raise FairError(f"{key}={changes[key]!r} is for run and evaluate; {study} writes files of its own.")
+    for key in keys:
+        if settings.get(key) is not None:
+            raise FairError(f"{key}={settings[key]!r} {why}.")
 
 
 def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
@@ -206,9 +204,7 @@ def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mappi
     Raises:
         FairError: for the first of them.
     """
-    for key in ("resume", "base_model_file"):
-        if changes.get(key) is not None:
-            raise FairError(f"{key}={changes[key]!r} is for training; nothing is trained here, leave the key out.")
+    refuse(changes, ("resume", "base_model_file"), "is for training; nothing is trained here, leave the key out")
     free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
     for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
         if key in changes and key not in free:

@@ -17,7 +17,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_fair.errors import FairError
 from recbole_fair.registry import trained_class
-from recbole_fair.schema import did_you_mean
+from recbole_fair.schema import did_you_mean, metric_parts
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,9 @@ def _metrics(final: dict[str, Any]) -> None:
 
 def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
     by_user = "valid_metric" in user
-    name, _, k = str(final["valid_metric"]).partition("@")
-    base = re.sub(r"_min\d+$", "", name.lower())
+    name = str(final["valid_metric"]).partition("@")[0]
+    shown, count, k = metric_parts(str(final["valid_metric"]))
+    base = shown.lower()
     if base not in metric_types:
         raise FairError(f"valid_metric={final['valid_metric']!r}: no such metric{did_you_mean(name, final['metrics'])}")
     values = metric_types[final["metrics"][0].lower()] == EvaluatorType.VALUE
@@ -165,10 +166,9 @@ def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
             final["metrics"].append(name)
         return
     counts = final.get("coverage_min_count")
-    least = re.search(r"_min(\d+)$", name.lower())
-    if least and int(least[1]) not in (counts if isinstance(counts, (list, tuple)) else [counts or 1]):
+    if count is not None and count not in (counts if isinstance(counts, (list, tuple)) else [counts or 1]):
         raise FairError(
-            f"valid_metric={final['valid_metric']!r} is not computed: coverage_min_count={counts} must hold {least[1]}."
+            f"valid_metric={final['valid_metric']!r} is not computed: coverage_min_count={counts} must hold {count}."
         )
     if base == "gauc":  # RecBole's, the only ranking metric without a list length
         final["valid_metric"] = name
@@ -186,7 +186,7 @@ def _valid_metric(final: dict[str, Any], user: Mapping[str, Any]) -> None:
     final["valid_metric"] = f"{name}@{k}"
     if base not in (metric.lower() for metric in final["metrics"]):
         # Early stopping needs the value; it is then reported with the others.
-        final["metrics"].append(name[: len(base)])
+        final["metrics"].append(shown)
 
 
 def _eval_args(final: dict[str, Any], user: Mapping[str, Any]) -> None:

@@ -352,6 +352,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[hits[0]] if hits else None
 
 
+def metric_parts(metric: str) -> tuple[str, int | None, str]:
+    """Name, count and list length in a metric's name: ``ItemCoverage``, 5 and ``10`` in ``ItemCoverage_min5@10``."""
+    name, _, cutoff = metric.partition("@")
+    base, mark, count = name.lower().rpartition("_min")
+    counted = bool(mark) and count.isdigit()
+    return name[: len(base)] if counted else name, int(count) if counted else None, cutoff
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known name, or a full stop when nothing is close: ends a sentence."""
     hit = nearest(name, known)

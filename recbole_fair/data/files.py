@@ -56,13 +56,14 @@ def ensure_atomic_files(config: Any) -> None:
                     f"{file}: the column '{config[key]}' ({key}) holds ids and must be {config[key]}:token, not "
                     f"{config[key]}:{header[config[key]]}."
                 )
-            _load_column(config, config[key])
+        _check_loaded_columns(config, file, header)
+        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
+            _load_column(config, file, config[key], key)
         _check_past_items(config, file, header)
         for field in config["threshold"] or {}:
             if field not in header:
                 raise FairError(f"threshold: {field!r} is not a column of {file}{did_you_mean(field, header)}")
-            _load_column(config, field)
-        _check_loaded_columns(config, file, header)
+            _load_column(config, file, field, "threshold makes labels of it")
         if needs_time(config):
             _check_time_column(config, file, header)
         elif not _has_rows(file, config):
@@ -117,12 +118,20 @@ def read_header(file: Path, config: Any) -> dict[str, str]:
     return header
 
 
-def _load_column(config: Any, field: str) -> None:
-    """Add a column to RecBole's bare default of ``load_col``, which knows no names but its own."""
+def _load_column(config: Any, file: Path, field: str, why: str) -> None:
+    """Add a column to ``load_col`` where RecBole's bare default, which knows no names but its own, leaves it out.
+
+    Raises:
+        FairError: if it is the user's own ``load_col`` that does.
+    """
     columns = config["load_col"]
     loaded = columns.get("inter") if isinstance(columns, dict) else None
-    if loaded and loaded != "*" and field not in loaded and "load_col" not in getattr(config, "user_settings", {}):
-        config["load_col"] = {**columns, "inter": [*loaded, field]}
+    if columns is None or loaded == "*" or (loaded is not None and field in loaded):
+        return
+    if "load_col" in getattr(config, "user_settings", {}):
+        raise FairError(f"load_col must name '{field}' under inter: {why}.")
+    config["load_col"] = {**columns, "inter": [*(loaded or []), field]}
+    logger.info("load_col: '%s' of %s is loaded as well.", field, file)
 
 
 def _check_past_items(config: Any, file: Path, header: dict[str, str]) -> None:
@@ -137,10 +146,7 @@ def _check_past_items(config: Any, file: Path, header: dict[str, str]) -> None:
         )
     if field not in (config["alias_of_item_id"] or ()):  # its ids are those of the items
         config["alias_of_item_id"] = [*(config["alias_of_item_id"] or ()), field]
-    _load_column(config, field)
-    columns = config["load_col"]
-    if isinstance(columns, dict) and columns.get("inter") != "*" and field not in (columns.get("inter") or ()):
-        raise FairError(f"load_col must name '{field}' under inter: the model reads each row's past items there.")
+    _load_column(config, file, field, "the model reads each row's past items there")
 
 
 def _check_loaded_columns(config: Any, file: Path, header: dict[str, str]) -> None:
@@ -186,7 +192,7 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
         raise FairError(
             f"{file}: the column '{field}' must be {field}:float to be ordered, not {field}:{header[field]}."
         )
-    _load_time_column(config, file, why)
+    _load_column(config, file, field, why)
     column = f"{field}:float"
     try:
         times = pd.read_csv(
@@ -220,19 +226,6 @@ def _why_time(config: Any) -> str:
     if "drift" in (config["group_metrics"] or ()):
         return "the table by interest drift needs it (group_metrics=null turns it off)"
     return ""
-
-
-def _load_time_column(config: Any, file: Path, why: str) -> None:
-    """Add the timestamps to ``load_col`` where RecBole's bare default leaves them out."""
-    field = config["TIME_FIELD"]
-    columns = config["load_col"]
-    loaded = columns.get("inter") if isinstance(columns, dict) else None
-    if columns is None or loaded == "*" or (loaded is not None and field in loaded):
-        return
-    if "load_col" in getattr(config, "user_settings", {}):
-        raise FairError(f"load_col must name '{field}' under inter: {why}.")
-    config["load_col"] = {**columns, "inter": [*(loaded or []), field]}
-    logger.info("load_col: '%s' of %s is loaded as well.", field, file)
 
 
 def _fetch(config: Any, missing: Path) -> None:

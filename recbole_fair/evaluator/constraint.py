@@ -11,6 +11,7 @@ from typing import Any
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.evaluator.specs import BY_KEY
+from recbole_fair.schema import metric_parts
 
 _FORM = re.compile(r"^\s*([A-Za-z]\w*(?:@\d+)?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -103,11 +104,11 @@ def parse_constraints(given: Any, options: MetricOptions) -> tuple[Constraint, .
     parts = [part for text in texts for part in (re.split(r"\s+and\s+", text) if isinstance(text, str) else [text])]
     constraints = tuple(Constraint.parse(part) for part in parts)
     for constraint in constraints:
-        name, _, cutoff = constraint.metric.partition("@")
-        if re.sub(r"_min\d+$", "", name) not in {metric.lower() for metric in options.metrics}:
+        name = constraint.metric.partition("@")[0]
+        base, count, cutoff = metric_parts(constraint.metric)
+        if base not in {metric.lower() for metric in options.metrics}:
             raise FairError(f"valid_constraint names {name!r}, which is not computed: add it to metrics.")
-        least = re.search(r"_min(\d+)$", name)
-        if least and int(least[1]) not in options.coverage_min_count:
+        if count is not None and count not in options.coverage_min_count:
             raise FairError(f"valid_constraint names {name!r}, which is not computed: add it to coverage_min_count.")
         if name in BY_KEY and (not cutoff or int(cutoff) not in options.topk):
             cutoffs = ", ".join(f"{name}@{k}" for k in options.topk)

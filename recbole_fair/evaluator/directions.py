@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from recbole_fair.evaluator.specs import BY_KEY, MetricSpec
+from recbole_fair.schema import metric_parts
 
 
 def spec_of(metric: str) -> MetricSpec | None:
@@ -17,7 +16,7 @@ def spec_of(metric: str) -> MetricSpec | None:
     Returns:
         The declaration, or None for a metric that is not ours.
     """
-    return BY_KEY.get(re.sub(r"_min\d+$", "", metric.partition("@")[0].lower()))
+    return BY_KEY.get(metric_parts(metric)[0].lower())
 
 
 def smaller_is_better(metric: str) -> bool:

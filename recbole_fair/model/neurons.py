@@ -92,7 +92,9 @@ def steering_moves(
         return weights, shift
     moved = d.abs() > beta
     target = torch.randperm(len(d), generator=torch.Generator().manual_seed(shuffle_seed))[: int(moved.sum())]
-    return tuple(torch.zeros_like(v).index_copy(0, target.to(v.device), v[moved]) for v in (weights, shift))  # type: ignore[return-value]
+    target = target.to(shift.device)
+    nothing = torch.zeros_like(shift)
+    return nothing.index_copy(0, target, weights[moved]), nothing.index_copy(0, target, shift[moved])
 
 
 def selected_neurons(table: Tensor, beta: float) -> Tensor:

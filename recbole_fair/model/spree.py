@@ -172,7 +172,7 @@ class SPREE(PostHocModel):
         """Choose the site, take the direction, learn the bias; see :class:`PostHocModel`.
 
         Raises:
-            FairError: head and tail items cannot be told apart, or there are no validation users to learn from.
+            FairError: head and tail items cannot be told apart.
         """
         seconds: dict[str, float] = {}
         inter = training_interactions(train_data._dataset)

@@ -32,6 +32,7 @@ class Calibration(ReRanker):
         smoothing: Weight of the history in the smoothed list distribution, in (0, 1].
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {
         "lambda_": Key("float", low=0, high=1),
         "score": Key("str", choices=("sigmoid", "minmax", "raw")),
@@ -42,11 +43,6 @@ class Calibration(ReRanker):
     lambda_: float
     score: str
     smoothing: float
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Build the lists item by item, for a block of users at a time."""

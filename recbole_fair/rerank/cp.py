@@ -42,6 +42,7 @@ class CP(ReRanker):
         score: ``minmax`` or ``raw``.
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {
         "lambda_": Key("float", low=0, high=1),
         "score": Key("str", choices=("minmax", "raw")),
@@ -50,11 +51,6 @@ class CP(ReRanker):
 
     lambda_: float
     score: str
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Add, step by step, the item that leaves the best list."""

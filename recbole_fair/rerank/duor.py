@@ -32,6 +32,7 @@ class DUOR(ReRanker):
         last: Look at this many interactions at the end of a history, all of them if not set.
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {
         "popular_share": Key("float", low=0, high=1, open_low=True, open_high=True),
         "popular_by": Key("str", choices=("items", "interactions")),
@@ -51,11 +52,6 @@ class DUOR(ReRanker):
         share = self.popular_share
         head, _ = select_head_tail(facts.popularity.counts, share, 1 - share, self.popular_by)
         return torch.zeros(facts.n_items, dtype=torch.long).index_fill_(0, head, 1)
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Choose between the best popular and the best other candidate, step by step."""

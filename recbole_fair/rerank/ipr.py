@@ -23,14 +23,10 @@ class IPR(ReRanker):
         alpha: Strength, from 0.
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {"alpha": Key("float", low=0)}
 
     alpha: float
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the damped scores."""

@@ -28,6 +28,7 @@ class PP(ReRanker):
         score: ``minmax`` or ``raw``.
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {
         "alpha": Key("float", low=0, high=1),
         "score": Key("str", choices=("minmax", "raw")),
@@ -47,11 +48,6 @@ class PP(ReRanker):
                 "reranker=PP promotes items of the user's history, but the evaluation leaves them out: "
                 "set mask_seen=none, with mode: full of eval_args."
             )
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the mixture; equal values keep the model's order."""

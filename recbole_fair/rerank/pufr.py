@@ -29,6 +29,7 @@ class PUFR(ReRanker):
         models: Checkpoints of the same model trained with other seeds, one at least.
     """
 
+    builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {"lambda_": Key("float", low=0), "models": Key("str", many=True, optional=True)}
     needs = ("segments",)
 
@@ -53,11 +54,6 @@ class PUFR(ReRanker):
         """See that there are checkpoints and segments."""
         _ = self.files
         super().check(facts, k)
-
-    @property
-    def builds_in_order(self) -> bool:
-        """Yes."""
-        return True
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Sort by the shifted scores."""

@@ -17,7 +17,7 @@ from recbole_fair.analysis.populations import Floats
 from recbole_fair.checkpoint import load_checkpoint
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.files import write_table
-from recbole_fair.loading import check_changes, config_of, load_trainer, refuse_files_of_runs
+from recbole_fair.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.model.popsteer import PopSteer
 from recbole_fair.model.spree import SPREE
 from recbole_fair.outputs import versions, write_result
@@ -60,7 +60,7 @@ def explain_checkpoint(
     options = options or Options()
     content = load_checkpoint(model_file)
     changes = dict(config_dict or {})
-    refuse_files_of_runs(changes, "a dossier")
+    refuse(changes, FILE_KEYS, "is for run and evaluate; a dossier writes files of its own")
     config = config_of(content, changes)
     if not issubclass(config.model_class, PopSteer | SPREE):
         raise FairError(

@@ -13,7 +13,7 @@ from recbole.utils import EvaluatorType
 from recbole_fair.checkpoint import plain_config
 from recbole_fair.config import FairConfig
 from recbole_fair.errors import FairError
-from recbole_fair.loading import FILE_KEYS
+from recbole_fair.loading import FILE_KEYS, refuse
 from recbole_fair.outputs import versions
 from recbole_fair.properties_files import find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.protocol import mask_in_force
@@ -163,12 +163,8 @@ def cell_key(config: FairConfig) -> str:
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:
-    for key in (*FILE_KEYS, "resume", "base_model_file"):
-        if settings.get(key) is not None:
-            raise FairError(
-                f"{key}={settings[key]!r} belongs to a single run; a comparison writes its own files and finds its own "
-                "checkpoints."
-            )
+    single = "belongs to a single run; a comparison writes its own files and finds its own checkpoints"
+    refuse(settings, (*FILE_KEYS, "resume", "base_model_file"), single)
     if settings.get("reranker") is not None:
         raise FairError(f"reranker={settings['reranker']!r}: a comparison takes --rerankers, names joined by commas.")
     if settings.get("bootstrap") == 0:

@@ -16,12 +16,12 @@ from recbole.utils import init_logger
 from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
 from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
 from recbole_fair.analysis.sweep import Sweeper, check_keys, sweep_table
-from recbole_fair.checkpoint import load_checkpoint, plain_config
+from recbole_fair.checkpoint import load_checkpoint, plain_config, unused
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.directions import display_name, spec_of
 from recbole_fair.evaluator.files import write_table
-from recbole_fair.loading import check_changes, config_of, load_trainer, refuse_files_of_runs
+from recbole_fair.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.outputs import versions, write_result
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
@@ -73,7 +73,7 @@ def sweep_checkpoint(
     wanted = [x, y, *(_metric_name(bound_metric(text)) for text in subject_to)]
     content = load_checkpoint(model_file)
     changes = dict(config_dict or {})
-    refuse_files_of_runs(changes, "a sweep")
+    refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
     for name in values:
         if name in changes:
             raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
@@ -124,7 +124,7 @@ def sweep_checkpoint(
     for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
         logger.info(line)
     if output is not None and journal is not None:
-        place = _unused(str(output), result)
+        place = unused(f"{output}.json", lambda file: _is_another(file, result["key"])).removesuffix(".json")
         _write(result, place)
         journal.finish(settings)
         logger.info("Written: %s.csv, .json, .png, .svg", place)
@@ -176,18 +176,14 @@ def _choice(
     }
 
 
-def _unused(output: str, result: Mapping[str, Any]) -> str:
-    """The output's name, or with ``-2``, ``-3``, ... behind it where the files of another sweep have it."""
-    place, number = output, 1
-    while Path(f"{place}.json").exists():
-        try:
-            if json.loads(Path(f"{place}.json").read_text(encoding="utf-8"))["key"] == result["key"]:
-                break
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # no sweep, or one of an older version: not ours to write over
-        number += 1
-        place = f"{output}-{number}"
-    return place
+def _is_another(file: Path, key: str) -> bool:
+    """Whether a file is there and is not the document of the sweep with this key: not ours to write over."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8"))["key"] != key)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):  # no sweep, or one of an older version
+        return True
 
 
 def _write(result: Mapping[str, Any], output: str | Path) -> None:
