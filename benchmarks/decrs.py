@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from recbole_fair.config import FairConfig
-from recbole_fair.loading import new_trainer
-from recbole_fair.trainer.decrs import PartTrainer
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.runs.loading import new_trainer
+from recbole_fair.trainer.decrs_trainer import PartTrainer
 
 FACTOR = 50.0
 EPOCH = 60.0

@@ -30,12 +30,12 @@ from typing import Any
 
 from runs import Runs, parser_of, settle, spread
 
-from recbole_fair.checkpoint import load_checkpoint
-from recbole_fair.config import FairConfig
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.evaluator import EvaluationResult
-from recbole_fair.loading import new_trainer
+from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.rerank.settings import make_reranker
-from recbole_fair.trainer.reranking import evaluate_reranked
+from recbole_fair.runs.loading import new_trainer
+from recbole_fair.runs.reranking import evaluate_reranked
 
 SHOWN = ["recall@10", "recall@20", "ndcg@10", "ndcg@20", "ckl@20"]
 RERANKERS: dict[str, tuple[str, list[float], dict[str, Any]]] = {

@@ -25,10 +25,10 @@ from recbole.evaluator import metrics as recbole_metrics
 from recbole.evaluator.collector import DataStruct
 from scipy import sparse
 
-from recbole_fair.data.groups import ItemGroups, UserFacts, mainstream_scores
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import Interactions
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.data.facts.groups import ItemGroups, UserFacts, mainstream_scores
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import Interactions
+from recbole_fair.data.facts.popularity import Popularity
 from recbole_fair.evaluator.bootstrap import interval, per_item_resamples
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.metrics import values_of

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from recbole.utils import init_seed
 
-from recbole_fair.config import FairConfig
-from recbole_fair.data.files import ensure_atomic_files
-from recbole_fair.data.prepare import load_data
-from recbole_fair.registry import get_trainer
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import get_trainer
+from recbole_fair.data.reading.atomic_files import ensure_atomic_files
+from recbole_fair.data.reading.prepare import load_data
 
 LIMIT = 1.15
 

@@ -27,10 +27,10 @@ from typing import Any
 
 from runs import Runs, parser_of, settle, spread
 
-from recbole_fair.config import FairConfig
-from recbole_fair.loading import new_trainer
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.rerank.settings import make_reranker
-from recbole_fair.trainer.reranking import evaluate_reranked
+from recbole_fair.runs.loading import new_trainer
+from recbole_fair.runs.reranking import evaluate_reranked
 
 METRICS = ["NDCG", "UPD", "AggregateDiversity", "ExposureGini", "GiniIndex"]
 SHOWN = ["ndcg@10", "upd@10", "aggregatediversity@10", "exposuregini@10", "giniindex@10"]

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import rerank_oracle as oracle
 
-from recbole_fair.data.popularity import TAIL, select_head_tail
+from recbole_fair.data.facts.popularity import TAIL, select_head_tail
 from recbole_fair.rerank import Candidates
 from recbole_fair.rerank.calibration import Calibration
 from recbole_fair.rerank.cp import CP

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from recbole_fair.checkpoint import load_checkpoint
-from recbole_fair.loading import config_of, load_trainer
-from recbole_fair.registry import get_reranker
+from recbole_fair.config.registry import get_reranker
+from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.rerank.base import key_of
 from recbole_fair.rerank.settings import reranker_defaults
-from recbole_fair.trainer.reranking import facts_of, reranked_struct, score_deviation
+from recbole_fair.runs.loading import config_of, load_trainer
+from recbole_fair.runs.reranking import facts_of, reranked_struct, score_deviation
 
 COLUMNS = ("ndcg@10", "giniindex@10", "itemcoverage_min5@10", "pce@10", "upd@10")
 STRENGTHS: dict[str, list[dict[str, Any]]] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from recbole_fair.outputs import write_atomically
+from recbole_fair.runs.outputs import write_atomically
 
 
 class Runs:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_fair.data.profiles import SyntheticProfiles
-from recbole_fair.model.moments import StreamingMoments
-from recbole_fair.model.sae import SAESettings, TopKSAE, fit_sae
-from recbole_fair.model.sasrec import SASRec
-from recbole_fair.model.vectors import collect_prefix_vectors
+from recbole_fair.data.facts.profiles import SyntheticProfiles
+from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.popsteer.moments import StreamingMoments
+from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae
+from recbole_fair.model.popsteer.vectors import collect_prefix_vectors
 
 D, WINDOW, N_ITEMS = 64, 50, 3417
 

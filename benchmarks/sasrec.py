@@ -32,8 +32,8 @@ def memory_mb() -> float:
 
 
 def configuration(args: argparse.Namespace, model: Any, **changes: Any) -> Any:
-    from recbole_fair.config import FairConfig
-    from recbole_fair.data.files import ensure_atomic_files
+    from recbole_fair.config.fair_config import FairConfig
+    from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
@@ -49,7 +49,7 @@ def prepare(args: argparse.Namespace, ours: bool) -> dict[str, float]:
     """Seconds and megabytes of turning loaded interactions into sequences."""
     from recbole.data.dataset import SequentialDataset
 
-    from recbole_fair.data.sequences import FairSequentialDataset
+    from recbole_fair.data.batches.sequences import FairSequentialDataset
 
     dataset = (FairSequentialDataset if ours else SequentialDataset)(configuration(args, "SASRec"))
     before = memory_mb()
@@ -62,9 +62,9 @@ def train(args: argparse.Namespace, ours: bool) -> dict[str, float]:
     """Training targets a second, optimizer steps included."""
     from recbole.model.sequential_recommender.sasrec import SASRec as RecBoleSASRec
 
-    from recbole_fair.data.prepare import load_data
-    from recbole_fair.data.windows import WINDOW_TARGETS
-    from recbole_fair.model.sasrec import SASRec
+    from recbole_fair.data.batches.windows import WINDOW_TARGETS
+    from recbole_fair.data.reading.prepare import load_data
+    from recbole_fair.model.bases.sasrec import SASRec
 
     config = configuration(args, "SASRec", train_positions="all" if ours else "last", window_stride=args.window_stride)
     loader = load_data(config)[0]
@@ -96,7 +96,7 @@ def evaluate(args: argparse.Namespace, ours: bool, name: str) -> dict[str, float
     from recbole.trainer.trainer import Trainer
     from recbole.utils import get_model
 
-    from recbole_fair.data.prepare import create_dataset, load_data
+    from recbole_fair.data.reading.prepare import create_dataset, load_data
     from recbole_fair.trainer.trainer import FairTrainer
 
     if ours:

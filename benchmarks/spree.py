@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_fair.model.probe import Site, fit_bias_estimator, probe_accuracy
-from recbole_fair.model.spree import SPREESASRec
+from recbole_fair.model.spree.probe import Site, fit_bias_estimator, probe_accuracy
+from recbole_fair.model.spree.spree import SPREESASRec
 
 D, WINDOW, N_ITEMS, PROFILES, USERS = 64, 200, 3417, 10_000, 6040
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_fair.analysis.sweep import encoded_once
-from recbole_fair.checkpoint import load_checkpoint
-from recbole_fair.loading import config_of, load_trainer
+from recbole_fair.io.checkpoint import load_checkpoint
+from recbole_fair.runs.loading import config_of, load_trainer
+from recbole_fair.runs.sweeper import encoded_once
 
 STRENGTHS = (1, 2, 4, 8, 16, 32)
 ALPHAS = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7)

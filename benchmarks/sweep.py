@@ -25,11 +25,11 @@ from recbole.evaluator.collector import DataStruct
 from recbole.trainer.trainer import Trainer
 
 from recbole_fair.analysis.grid import parse_grid, setting_text, settings_of
-from recbole_fair.analysis.sweep import Sweeper
+from recbole_fair.config.registry import get_trainer
 from recbole_fair.quick_start import load_data_and_model
-from recbole_fair.registry import get_trainer
 from recbole_fair.rerank.settings import make_reranker
-from recbole_fair.trainer.reranking import evaluate_reranked
+from recbole_fair.runs.reranking import evaluate_reranked
+from recbole_fair.runs.sweeper import Sweeper
 
 METRICS = ["NDCG", "Hit", "ItemCoverage", "GiniIndex"]
 

@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from recbole.utils import init_seed
 from torch import Tensor, nn
 
-from recbole_fair.config import FairConfig
-from recbole_fair.data.files import ensure_atomic_files
-from recbole_fair.data.prepare import load_data
-from recbole_fair.registry import get_trainer
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import get_trainer
+from recbole_fair.data.reading.atomic_files import ensure_atomic_files
+from recbole_fair.data.reading.prepare import load_data
 
 SECONDS, GIGABYTES = 60.0, 3.0
 

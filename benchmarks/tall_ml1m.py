@@ -34,8 +34,8 @@ from typing import Any
 
 from runs import Runs, parser_of, settle, spread
 
-from recbole_fair.config import FairConfig
-from recbole_fair.loading import new_trainer
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.runs.loading import new_trainer
 
 METRIC = "ndcg@20"
 GROUPS = ("low", "med-low", "medium", "med-high", "high")

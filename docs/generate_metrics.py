@@ -20,16 +20,16 @@ from recbole.evaluator.collector import DataStruct
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import Interactions
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.config.keys import KEYS
+from recbole_fair.config.layers import properties_dir, read_yaml
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import Interactions
+from recbole_fair.data.facts.popularity import Popularity
 from recbole_fair.evaluator.functional import history_shares, list_shares
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.metrics import values_of
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.evaluator.specs import SPECS
-from recbole_fair.properties_files import properties_dir, read_yaml
-from recbole_fair.schema import KEYS
 
 PAGE = Path(__file__).with_name("metrics.md")
 K = 5

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 import click
 
 from recbole_fair import __version__
+from recbole_fair.config.layers import find_config_file, parse_value, read_yaml
+from recbole_fair.config.recbole_keys import RECBOLE_KEYS
 from recbole_fair.errors import FairError
-from recbole_fair.properties_files import find_config_file, parse_value, read_yaml
-from recbole_fair.recbole_keys import RECBOLE_KEYS
 
 _EXIT_INCOMPLETE = 1
 _EXIT_MISTAKE = 2

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import EvaluatorType, init_logger
 
-from recbole_fair.checkpoint import load_checkpoint, plain_config
-from recbole_fair.config import FairConfig
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
-from recbole_fair.evaluator.files import write_per_item, write_per_user
-from recbole_fair.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
-from recbole_fair.outputs import (
+from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config
+from recbole_fair.io.timing import Stages
+from recbole_fair.report.group_tables import group_lines
+from recbole_fair.report.summary import metrics_table
+from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
+from recbole_fair.runs.outputs import (
     check_writable,
     versions,
     write_recommendations,
     write_result,
 )
-from recbole_fair.report.group_tables import group_lines
-from recbole_fair.report.summary import metrics_table
-from recbole_fair.rerank.base import ReRanker
-from recbole_fair.rerank.settings import CANDIDATES, make_reranker
-from recbole_fair.timing import Stages
-from recbole_fair.trainer.posthoc import differing_settings
-from recbole_fair.trainer.reranking import check_reranker, evaluate_reranked
+from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
+from recbole_fair.trainer.posthoc_trainer import differing_settings
 
 __all__ = [
     "compare",
@@ -42,17 +42,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from recbole_fair.studies.compare import compare
-    from recbole_fair.studies.explain import explain_checkpoint
-    from recbole_fair.studies.sweep import sweep_checkpoint
+    from recbole_fair.runs.compare import compare
+    from recbole_fair.runs.explain import explain_checkpoint
+    from recbole_fair.runs.sweep import sweep_checkpoint
 
 logger = logging.getLogger(__name__)
 
 # Studies draw figures: a run does not wait for what only they need.
 _STUDIES = {
-    "compare": "recbole_fair.studies.compare",
-    "explain_checkpoint": "recbole_fair.studies.explain",
-    "sweep_checkpoint": "recbole_fair.studies.sweep",
+    "compare": "recbole_fair.runs.compare",
+    "explain_checkpoint": "recbole_fair.runs.explain",
+    "sweep_checkpoint": "recbole_fair.runs.sweep",
 }
 
 

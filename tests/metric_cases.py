@@ -12,8 +12,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType
 from scipy import sparse
 
-from recbole_fair.data.groups import ItemGroups
-from recbole_fair.data.interactions import Interactions
+from recbole_fair.data.facts.groups import ItemGroups
+from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.evaluator import FairCollector, FairEvaluator
 from recbole_fair.evaluator import collector as collector_module
 from recbole_fair.evaluator.specs import SPECS

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from recbole_fair.data.groups import ItemGroups
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import Interactions
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.data.facts.groups import ItemGroups
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import Interactions
+from recbole_fair.data.facts.popularity import Popularity
 from recbole_fair.rerank import Candidates, Facts
 
 HEAD, MID, TAIL = 0, 1, 2

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbole_fair.analysis import neurons as on
+from recbole_fair.analysis import neuron_effects as on
 from recbole_fair.analysis.distances import distance_frame, has_umap, project
 from recbole_fair.analysis.populations import NAMES, Floats, Populations, activations, collect
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import training_interactions
-from recbole_fair.data.titles import item_titles
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import training_interactions
+from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
-from recbole_fair.model.popsteer import PopSteer
-from recbole_fair.model.probe import Site
-from recbole_fair.model.spree import SPREE, median_bias
-from recbole_fair.timing import Stages
+from recbole_fair.io.timing import Stages
+from recbole_fair.model.popsteer.popsteer import PopSteer
+from recbole_fair.model.spree.probe import Site
+from recbole_fair.model.spree.spree import SPREE, median_bias
 
 MAPS = ("auto", "umap", "pca", "none")
 _GROUPS = (*NAMES, "steered")

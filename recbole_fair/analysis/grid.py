@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recbole_fair.config.layers import parse_value
 from recbole_fair.errors import FairError
-from recbole_fair.properties_files import parse_value
 
 Setting = dict[str, Any]
 

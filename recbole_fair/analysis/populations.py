@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recbole_fair.data.interactions import Interactions, training_interactions
+from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.errors import FairError
 
 Floats = npt.NDArray[np.float64]

@@ -12,12 +12,12 @@ from recbole.evaluator.register import Register
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
-from recbole_fair.data.groups import ItemGroups, UserFacts, load_item_groups, read_column
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import training_interactions
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups, read_column
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import training_interactions
+from recbole_fair.data.facts.popularity import Popularity
 from recbole_fair.errors import FairError
-from recbole_fair.evaluator.groups import check_column, needs_of
+from recbole_fair.evaluator.group_values import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
 from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, MetricOptions
 from recbole_fair.evaluator.specs import GROUPS, SEGMENTS

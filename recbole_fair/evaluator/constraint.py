@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_fair.config.keys import metric_parts
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.evaluator.specs import BY_KEY
-from recbole_fair.schema import metric_parts
 
 _FORM = re.compile(r"^\s*([A-Za-z]\w*(?:@\d+)?)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}

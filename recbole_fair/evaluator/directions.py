@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from recbole_fair.config.keys import metric_parts
 from recbole_fair.evaluator.specs import BY_KEY, MetricSpec
-from recbole_fair.schema import metric_parts
 
 
 def spec_of(metric: str) -> MetricSpec | None:

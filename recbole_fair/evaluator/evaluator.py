@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_fair.evaluator.bootstrap import interval, per_item_resamples, per_user_resamples
 from recbole_fair.evaluator.functional.exposure import lorenz_curve
-from recbole_fair.evaluator.groups import UserGroups, grouped_values, metric_of, needs_of, user_groups
+from recbole_fair.evaluator.group_values import UserGroups, grouped_values, metric_of, needs_of, user_groups
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.metrics import inputs_of, register_metrics, values_of
 from recbole_fair.evaluator.options import MetricOptions

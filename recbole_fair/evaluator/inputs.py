@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.popularity import Popularity
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.functional.alignment import history_means, list_lengths
-from recbole_fair.evaluator.functional.calibration import calibration_shares
+from recbole_fair.evaluator.functional.calibration_errors import calibration_shares
 from recbole_fair.evaluator.functional.exposure import item_counts, item_exposure
 from recbole_fair.evaluator.options import MetricOptions
 
 if TYPE_CHECKING:
-    from recbole_fair.data.groups import ItemGroups, UserFacts
+    from recbole_fair.data.facts.groups import ItemGroups, UserFacts
 
 
 @dataclass(frozen=True)

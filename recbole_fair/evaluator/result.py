@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_fair.data.popularity import Popularity
+from recbole_fair.data.facts.popularity import Popularity
 
 
 @dataclass

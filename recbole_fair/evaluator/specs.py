@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from recbole_fair.data.popularity import HEAD, MID, TAIL
+from recbole_fair.data.facts.popularity import HEAD, MID, TAIL
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import functional as f
 from recbole_fair.evaluator.inputs import EvalInputs
@@ -144,7 +144,7 @@ def _upd(x: EvalInputs) -> PerUser:
     )
     if options.upd_over == "users":
         return PerUser(values)
-    from recbole_fair.data.groups import taste_groups
+    from recbole_fair.data.facts.groups import taste_groups
 
     return PerUser(values, strata=taste_groups(x.head_share))
 

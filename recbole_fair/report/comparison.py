@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_fair.analysis.compare import ALL_PAIRS, differs
+from recbole_fair.analysis.systems import ALL_PAIRS, differs
 from recbole_fair.evaluator.directions import best_at_zero, display_name, smaller_is_better
 from recbole_fair.report.summary import number, text_table
 
@@ -30,7 +30,7 @@ def text(result: Mapping[str, Any], decimals: int) -> list[str]:
     """Lines for the terminal: the systems, what failed, and how to read the marks.
 
     Args:
-        result: what :func:`recbole_fair.studies.compare.compare` returns.
+        result: what :func:`recbole_fair.runs.compare.compare` returns.
         decimals: digits after the point.
     """
     grid = _Grid(result, decimals)
@@ -43,7 +43,7 @@ def markdown(result: Mapping[str, Any], decimals: int) -> list[str]:
     """Lines of a Markdown file: systems, tests, protocol.
 
     Args:
-        result: what :func:`recbole_fair.studies.compare.compare` returns.
+        result: what :func:`recbole_fair.runs.compare.compare` returns.
         decimals: digits after the point.
     """
     grid = _Grid(result, decimals)
@@ -69,7 +69,7 @@ def latex(result: Mapping[str, Any], decimals: int) -> list[str]:
     """Lines of a LaTeX table of the systems, for the packages ``booktabs`` and ``graphicx``.
 
     Args:
-        result: what :func:`recbole_fair.studies.compare.compare` returns.
+        result: what :func:`recbole_fair.runs.compare.compare` returns.
         decimals: digits after the point.
     """
     grid = _Grid(result, decimals)

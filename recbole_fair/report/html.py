@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_fair import __version__
-from recbole_fair.atomic import atomic_file
 from recbole_fair.evaluator.directions import display_name
+from recbole_fair.io.atomic import atomic_file
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
 from recbole_fair.report.documents import Document, Documents, read_documents
 from recbole_fair.report.dossier_plots import dossier_plots

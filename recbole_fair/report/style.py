@@ -12,8 +12,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recbole_fair.atomic import atomic_file
 from recbole_fair.evaluator.directions import best_at_zero, display_name, smaller_is_better
+from recbole_fair.io.atomic import atomic_file
 
 # Okabe and Ito's colours, which people with any common colour blindness can tell apart; their yellow, too pale on
 # white, is left out. Series differ by marker and line style as well, so that a grey print can be read.

@@ -52,7 +52,7 @@ def sweep_lines(result: Mapping[str, Any], decimals: int, most: int = 25) -> lis
     """Lines that show a sweep: the base, the Pareto front on validation, and the chosen setting with its test values.
 
     Args:
-        result: what :func:`recbole_fair.studies.sweep.sweep_checkpoint` returns.
+        result: what :func:`recbole_fair.runs.sweep.sweep_checkpoint` returns.
         decimals: digits after the point.
         most: rows of the front at most; the files have all.
     """

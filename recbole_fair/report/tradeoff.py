@@ -20,7 +20,7 @@ def tradeoff_figure(result: Mapping[str, Any]) -> Figure:
     """Two panels, validation and test: all settings, the Pareto front of validation, the plain model and the choice.
 
     Args:
-        result: what :func:`recbole_fair.studies.sweep.sweep_checkpoint` returns, or its JSON document.
+        result: what :func:`recbole_fair.runs.sweep.sweep_checkpoint` returns, or its JSON document.
 
     Returns:
         The figure; :func:`~recbole_fair.report.style.save_figure` writes it.

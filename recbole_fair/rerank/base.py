@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 from recbole_fair.rerank.facts import Facts
-from recbole_fair.schema import Key
 
 __all__ = ["Candidates", "Facts", "Lists", "ReRanker", "best_places"]
 

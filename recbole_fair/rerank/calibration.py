@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
-from recbole_fair.schema import Key
 
 _CELLS = 1_000_000  # user-candidate-group triples worked on at a time: what stays in a processor's cache
 _TINY = 1e-300

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recbole_fair.data.popularity import SEGMENT_NAMES
+from recbole_fair.config.keys import Key
+from recbole_fair.data.facts.popularity import SEGMENT_NAMES
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.facts import one_hot
 from recbole_fair.rerank.queues import GroupQueues, best_group, gather_heads
-from recbole_fair.schema import Key
 
 _GROUPS = len(SEGMENT_NAMES)
 

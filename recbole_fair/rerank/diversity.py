@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
-from recbole_fair.schema import Key
 
 _CELLS = 4_000_000  # user-item-item triples worked on at a time
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recbole_fair.data.popularity import select_head_tail
+from recbole_fair.config.keys import Key
+from recbole_fair.data.facts.popularity import select_head_tail
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.facts import one_hot
 from recbole_fair.rerank.queues import GroupQueues, best_group, gather_heads
-from recbole_fair.schema import Key
 
 
 @dataclass(frozen=True)

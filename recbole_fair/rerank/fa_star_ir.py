@@ -12,10 +12,10 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from recbole_fair.data.popularity import TAIL
+from recbole_fair.config.keys import Key
+from recbole_fair.data.facts.popularity import TAIL
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.queues import GroupQueues
-from recbole_fair.schema import Key
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_fair.data.groups import ItemGroups, load_item_groups
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.popularity import SEGMENT_NAMES, Popularity
+from recbole_fair.data.facts.groups import ItemGroups, load_item_groups
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.popularity import SEGMENT_NAMES, Popularity
 from recbole_fair.errors import FairError
 
 

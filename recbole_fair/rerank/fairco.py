@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker, best_places
-from recbole_fair.schema import Key
 
 _LEAST_RELEVANCE = 1e-4
 

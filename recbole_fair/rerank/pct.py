@@ -13,12 +13,12 @@ from scipy import sparse
 from scipy.optimize import linprog
 from torch import Tensor
 
-from recbole_fair.data.popularity import SEGMENT_NAMES, TAIL
+from recbole_fair.config.keys import Key
+from recbole_fair.data.facts.popularity import SEGMENT_NAMES, TAIL
 from recbole_fair.errors import FairError
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.facts import one_hot
 from recbole_fair.rerank.queues import GroupQueues, best_group, gather_heads
-from recbole_fair.schema import Key
 
 Floats = npt.NDArray[np.float64]
 _SLACK = 1e-9  # a target that is met up to rounding is met

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
-from recbole_fair.schema import Key
 
 _OUT_OF_BUDGET = -1e4
 

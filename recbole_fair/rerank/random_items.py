@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
-from recbole_fair.schema import Key
 
 ORDERS = ("random", "score")
 

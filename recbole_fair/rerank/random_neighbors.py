@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.random_items import ORDERS, draw
-from recbole_fair.schema import Key
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.layers import properties_dir, read_yaml
+from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
-from recbole_fair.properties_files import properties_dir, read_yaml
-from recbole_fair.registry import get_reranker
 from recbole_fair.rerank.base import PREFIX, ReRanker, key_of
-from recbole_fair.schema import did_you_mean
 
 CANDIDATES = "reranker_candidates"
 

@@ -18,7 +18,13 @@ from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_fair.checkpoint import (
+from recbole_fair.data.batches.loaders import same_batches
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import data_fingerprint, training_interactions
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
+from recbole_fair.evaluator.constraint import parse_constraints, selection_value
+from recbole_fair.io.checkpoint import (
     load_checkpoint,
     load_weights,
     other_parameters,
@@ -30,12 +36,6 @@ from recbole_fair.checkpoint import (
     unpack_arrays,
     unused,
 )
-from recbole_fair.data.histories import Histories
-from recbole_fair.data.interactions import data_fingerprint, training_interactions
-from recbole_fair.data.loaders import same_batches
-from recbole_fair.errors import FairError
-from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
-from recbole_fair.evaluator.constraint import parse_constraints, selection_value
 from recbole_fair.trainer.failures import errors_named
 from recbole_fair.trainer.resumption import (
     check_resumable,
@@ -120,7 +120,7 @@ class FairTrainerMixin:
 
     @property
     def fingerprint(self) -> str | None:
-        """Digest of the bound splits (see :func:`~recbole_fair.data.interactions.data_fingerprint`)."""
+        """Digest of the bound splits (see :func:`~recbole_fair.data.facts.interactions.data_fingerprint`)."""
         if self._fingerprint is None and self._train_data is not None:
             loaders = [data for data in (self._train_data, self._valid_data, self._test_data) if data is not None]
             self._fingerprint = data_fingerprint(*(data._dataset for data in loaders))

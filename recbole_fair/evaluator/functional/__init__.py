@@ -11,7 +11,7 @@ from recbole_fair.evaluator.functional.alignment import (
     popularity_lift,
     user_popularity_deviation,
 )
-from recbole_fair.evaluator.functional.calibration import (
+from recbole_fair.evaluator.functional.calibration_errors import (
     calibration_shares,
     group_calibration,
     popularity_calibration_error,

@@ -1,0 +1,273 @@
+"""Names to classes: recbole_fair's models and trainers first, then RecBole's.
+
+Classes are named as ``"module:Class"`` and imported when asked for, so that ``--help`` and error messages stay quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.errors import FairError
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+#: Models of recbole_fair. ``SASRec`` and ``Pop`` replace RecBole's models of these names.
+MODELS: dict[str, str] = {
+    "Pop": "recbole_fair.model.bases.pop:Pop",
+    "SASRec": "recbole_fair.model.bases.sasrec:SASRec",
+    "PopSteerSASRec": "recbole_fair.model.popsteer.popsteer:PopSteerSASRec",
+    "PopSteerBPR": "recbole_fair.model.popsteer.general:PopSteerBPR",
+    "PopSteerLightGCN": "recbole_fair.model.popsteer.general:PopSteerLightGCN",
+    "SPREESASRec": "recbole_fair.model.spree.spree:SPREESASRec",
+    "SPREEBERT4Rec": "recbole_fair.model.spree.spree:SPREEBERT4Rec",
+    "ILEBPR": "recbole_fair.model.ile.ile:ILEBPR",
+    "ILELightGCN": "recbole_fair.model.ile.ile:ILELightGCN",
+    "IPSBPR": "recbole_fair.model.ile.ile:IPSBPR",
+    "IPSLightGCN": "recbole_fair.model.ile.ile:IPSLightGCN",
+    "TALL": "recbole_fair.model.tall.tall:TALL",
+    "MultVAE": "recbole_fair.model.tall.tall:MultVAE",
+    "WL": "recbole_fair.model.tall.tall:WL",
+    "LOCA": "recbole_fair.model.tall.loca:LOCA",
+    "LFT": "recbole_fair.model.tall.lft:LFT",
+    "EnLFT": "recbole_fair.model.tall.lft:EnLFT",
+    "DecFM": "recbole_fair.model.decrs.decrs:DecFM",
+    "DecNFM": "recbole_fair.model.decrs.decrs:DecNFM",
+}
+
+#: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
+TRAINERS: dict[str, str] = {
+    "FairTrainer": "recbole_fair.trainer.trainer:FairTrainer",
+    "PostHocTrainer": "recbole_fair.trainer.posthoc_trainer:PostHocTrainer",
+    "ExpertTrainer": "recbole_fair.trainer.tall_trainer:ExpertTrainer",
+    "TALLTrainer": "recbole_fair.trainer.tall_trainer:TALLTrainer",
+    "DecRSTrainer": "recbole_fair.trainer.decrs_trainer:DecRSTrainer",
+}
+
+#: Which trainer a model of ours takes, where the class itself does not say so by ``trainer_name``.
+MODEL_TRAINERS: dict[str, str] = {
+    "SASRec": "FairTrainer",
+    "PopSteerSASRec": "PostHocTrainer",
+    "PopSteerBPR": "PostHocTrainer",
+    "PopSteerLightGCN": "PostHocTrainer",
+    "SPREESASRec": "PostHocTrainer",
+    "SPREEBERT4Rec": "PostHocTrainer",
+    "LOCA": "PostHocTrainer",
+    "LFT": "PostHocTrainer",
+    "EnLFT": "PostHocTrainer",
+}
+
+#: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
+RERANKERS: dict[str, str] = {
+    "IPR": "recbole_fair.rerank.ipr:IPR",
+    "PP": "recbole_fair.rerank.pp:PP",
+    "Random": "recbole_fair.rerank.random_items:Random",
+    "RandomNeighbors": "recbole_fair.rerank.random_neighbors:RandomNeighbors",
+    "FAstarIR": "recbole_fair.rerank.fa_star_ir:FAstarIR",
+    "PMMF": "recbole_fair.rerank.pmmf:PMMF",
+    "PCT": "recbole_fair.rerank.pct:PCT",
+    "DUOR": "recbole_fair.rerank.duor:DUOR",
+    "CP": "recbole_fair.rerank.cp:CP",
+    "Calibration": "recbole_fair.rerank.calibration:Calibration",
+    "Diversity": "recbole_fair.rerank.diversity:Diversity",
+    "FairCo": "recbole_fair.rerank.fairco:FairCo",
+    "PUFR": "recbole_fair.rerank.pufr:PUFR",
+}
+
+# RecBole names two models in its file names only, or without a properties file of their own.
+_RECBOLE_WITHOUT_YAML = ("Random", "LightGBM", "XGBoost")
+_RECBOLE_YAML_ONLY = ("lightgbm", "xgboost")
+
+
+def load_class(target: str) -> type[Any]:
+    """Import the class that ``"module:Class"`` names.
+
+    Args:
+        target: module path and class name, joined by a colon.
+
+    Returns:
+        The class.
+    """
+    module, _, name = target.partition(":")
+    loaded: type[Any] = getattr(importlib.import_module(module), name)
+    return loaded
+
+
+@functools.cache
+def recbole_models() -> tuple[str, ...]:
+    """Names of RecBole's own models, sorted; found from its properties files without importing any model."""
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or spec.origin is None:
+        return ()
+    folder = Path(spec.origin).parent / "properties" / "model"
+    names = {path.stem for path in folder.glob("*.yaml")} - set(_RECBOLE_YAML_ONLY)
+    return tuple(sorted(names | set(_RECBOLE_WITHOUT_YAML)))
+
+
+def known_models() -> tuple[str, ...]:
+    """All model names that ``--model`` understands, sorted."""
+    return tuple(sorted({*MODELS, *recbole_models()}))
+
+
+def get_model(name: str) -> type[Any]:
+    """The model class of that name: recbole_fair's if there is one, else RecBole's.
+
+    Args:
+        name: model name, matched exactly (``BPR``, not ``bpr``).
+
+    Returns:
+        The class.
+
+    Raises:
+        FairError: when no model has that name (the nearest name is suggested), or when a library that the model
+            needs is not installed.
+    """
+    if name in MODELS:
+        return load_class(MODELS[name])
+    if name not in recbole_models():
+        raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
+    from recbole.utils import get_model as recbole_get_model
+
+    try:
+        model: type[Any] = recbole_get_model(name)
+    except ModuleNotFoundError as error:
+        raise FairError(f"model={name!r} needs the package '{error.name}', which is not installed.") from error
+    return model
+
+
+def get_reranker(name: str) -> type[Any]:
+    """The re-ranker class of that name, or the one that ``"module:Class"`` names.
+
+    Args:
+        name: a name in :data:`RERANKERS`, matched exactly, or an import path of one's own class.
+
+    Returns:
+        The class.
+
+    Raises:
+        FairError: when there is no such class; the nearest name is suggested.
+    """
+    if name in RERANKERS:
+        return load_class(RERANKERS[name])
+    if ":" not in name:
+        raise FairError(f"reranker={name!r} is not a known re-ranker{did_you_mean(name, RERANKERS)}")
+    from recbole_fair.rerank.base import ReRanker
+
+    try:
+        found = load_class(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FairError(f"reranker={name!r} could not be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, ReRanker)):
+        raise FairError(f"reranker={name!r} is not a class derived from recbole_fair.rerank.ReRanker.")
+    return found
+
+
+def trained_class(model_class: type[Any]) -> type[Any]:
+    """The class whose training a model needs: that of the base model it stands on, or itself."""
+    return getattr(model_class, "base_class", None) or model_class
+
+
+def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
+    """Names whose yaml files make up a model's defaults, from the most basic to the model itself.
+
+    A class says by ``base_model_name`` (text or None) on which model's settings its own stand. Without it, the
+    class's ancestors are looked through for the first with a known model name, so that ``class MyBPR(BPR)`` starts
+    from BPR's settings. The attribute ``settings_from`` of a mixin names models whose files hold the mixin's settings.
+
+    Args:
+        model_class: the model's class.
+        name: its name; the class's own name when left out.
+
+    Returns:
+        For PopSteerSASRec on SASRec: ``("SASRec", "PopSteerSASRec")``.
+    """
+    name = name or model_class.__name__
+    if model_class.__module__.startswith("recbole."):
+        return (name,)  # each model of RecBole has a complete file of its own
+    names = [name]
+    base = model_class.__dict__.get("base_model_name")
+    if base is None:
+        known = set(known_models())
+        ancestors = [c for c in model_class.__mro__[1:] if c.__name__ in known and c.__name__ != name]
+        if ancestors:
+            below = lineage(ancestors[0])
+            named = [m for c in model_class.__mro__[:0:-1] for m in c.__dict__.get("settings_from", ())]
+            return (*below, *(m for m in dict.fromkeys(named) if m not in (*below, name)), name)
+        inherited = getattr(model_class, "base_model_name", None)
+        base = inherited if inherited != name else None
+    if base is not None:
+        base_class = get_model(base)
+        names = [*lineage(base_class, base), name]
+    return tuple(names)
+
+
+def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
+    """The trainer class for a model.
+
+    Order: the model class's ``trainer_name`` (a name in :data:`TRAINERS` or ``"module:Class"``),
+    :data:`MODEL_TRAINERS`, then RecBole's choice for the model and its ancestors. RecBole's special trainers (KGAT,
+    S3Rec, RecVAE, Pop, ...) are combined with our evaluation; its trainers of XGBoost and LightGBM are taken as
+    they are.
+
+    Args:
+        config: gives ``MODEL_TYPE`` and ``model``.
+        model_class: the model's class.
+
+    Returns:
+        A class to be called with ``(config, model)``.
+    """
+    name = getattr(model_class, "trainer_name", None) or MODEL_TRAINERS.get(str(config["model"]))
+    if name is not None:
+        return load_class(TRAINERS.get(name, name))
+    return fair_trainer_class(_recbole_trainer(config, model_class))
+
+
+def _recbole_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
+    import recbole.trainer as recbole_trainer
+    from recbole.utils import get_trainer as recbole_get_trainer
+
+    for name in reversed(lineage(model_class, str(config["model"]))):
+        if hasattr(recbole_trainer, f"{name}Trainer"):
+            found: type[Any] = getattr(recbole_trainer, f"{name}Trainer")
+            return found
+    chosen: type[Any] = recbole_get_trainer(config["MODEL_TYPE"], str(config["model"]))
+    return chosen
+
+
+_COMPOSED: dict[type[Any], type[Any]] = {}
+
+
+def fair_trainer_class(recbole_class: type[Any]) -> type[Any]:
+    """RecBole's trainer class with our evaluation and checkpoints.
+
+    Args:
+        recbole_class: a trainer class of RecBole, or a subclass of one.
+
+    Returns:
+        ``FairTrainer`` for RecBole's plain trainer, the class itself when it already has our parts or trains decision
+        trees (which have neither gradient steps nor rankings), else a class made of ``FairTrainerMixin`` and it. The
+        same class for the same argument.
+    """
+    from recbole.trainer.trainer import DecisionTreeTrainer, Trainer
+
+    from recbole_fair.trainer.trainer import FairTrainer, FairTrainerMixin
+
+    if recbole_class is Trainer:
+        return FairTrainer
+    if issubclass(recbole_class, (DecisionTreeTrainer, FairTrainerMixin)):
+        return recbole_class
+    if recbole_class in _COMPOSED:
+        return _COMPOSED[recbole_class]
+    doc = f"RecBole's {recbole_class.__name__} with recbole_fair's evaluation and checkpoints."
+    composed = type(
+        f"Fair{recbole_class.__name__}",
+        (FairTrainerMixin, recbole_class),
+        {"__doc__": doc, "__module__": __name__},
+    )
+    return _COMPOSED.setdefault(recbole_class, composed)

@@ -1,0 +1,1 @@
+"""Data sets to batches: loaders, pairs, sequences, windows, rows of users."""

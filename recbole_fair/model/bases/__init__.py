@@ -1,0 +1,1 @@
+"""Base models: ours, and RecBole's with split scoring."""

@@ -1,0 +1,143 @@
+"""SASRec (Kang and McAuley, ICDM 2018), trained on all positions of a window at once.
+
+The class is RecBole's SASRec with the same parameters, the same state dict and the same scores; what differs is the
+work. Training takes windows of the users' sequences and puts the loss on many of their positions
+(``train_positions: all``), so that one encoder position serves one target instead of one encoder window a target;
+evaluation computes the last block only for the position that is scored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.sequential_recommender.sasrec import SASRec as RecBoleSASRec
+from torch import Tensor
+
+from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
+from recbole_fair.errors import FairError
+from recbole_fair.model.bases.dropout import fast_dropout
+from recbole_fair.model.bases.loss import chunked_cross_entropy
+
+
+class SASRec(RecBoleSASRec):
+    """Self-attentive sequential recommendation with split scoring.
+
+    ``calculate_loss`` takes either RecBole's prefixes (``train_positions: last``) or windows: ``window_items``
+    ``[B, L]`` input items padded with 0 at the right, ``window_targets`` ``[B, S]`` the items that follow the last
+    ``S`` inputs of each window, 0 where there is no loss.
+    """
+
+    reads_windows = True
+    sequence_fields: tuple[str, ...] = ()  # it reads no list but that of the items
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        if config["hidden_size"] % config["n_heads"] != 0:
+            raise FairError(
+                f"hidden_size={config['hidden_size']} is not a multiple of n_heads={config['n_heads']}; "
+                "change one of the two."
+            )
+        if config["loss_type"] != "CE" and config["train_positions"] == "all":
+            raise FairError(
+                f"loss_type={config['loss_type']} trains one sampled negative a prefix; "
+                "use it with train_positions=last, or loss_type=CE with train_positions=all."
+            )
+        super().__init__(config, dataset)
+
+    # -- encoder -------------------------------------------------------------------------------------------------
+
+    def encode(self, item_seq: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Output of the last block.
+
+        Args:
+            item_seq: ``[B, L]`` item ids, padded with 0 at the right; ``L`` at most ``max_seq_length``.
+            positions: ``[B, S]`` positions that are wanted, in ``0..L-1``; all of them when omitted. Earlier blocks
+                always run on every position, the last block only on these.
+
+        Returns:
+            ``[B, S, d]`` (``[B, L, d]`` without ``positions``). A position sees itself and what lies before it; what
+            comes out at padded positions has no meaning.
+        """
+        length = item_seq.shape[1]
+        hidden = self.item_embedding(item_seq) + self.position_embedding.weight[:length]
+        hidden = fast_dropout(self.LayerNorm(hidden), self.hidden_dropout_prob, self.training)
+        index = torch.arange(length, device=item_seq.device)
+        causal = index.unsqueeze(0) > index.unsqueeze(1)
+        last = len(self.trm_encoder.layer) - 1
+        for number, layer in enumerate(self.trm_encoder.layer):
+            queries = hidden
+            blocked = causal
+            if number == last and positions is not None:
+                queries = hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+                blocked = (index > positions.unsqueeze(-1)).unsqueeze(1)
+            hidden = self._attend(layer.multi_head_attention, queries, hidden, blocked)
+            hidden = self._feed_forward(layer.feed_forward, hidden)
+        return hidden
+
+    def _attend(self, attention: Any, queries: Tensor, inputs: Tensor, blocked: Tensor) -> Tensor:
+        heads, size = attention.num_attention_heads, attention.attention_head_size
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(x.shape[0], x.shape[1], heads, size).transpose(1, 2)
+
+        query = split(attention.query(queries) / math.sqrt(size))
+        scores = query @ split(attention.key(inputs)).transpose(2, 3)
+        weights = scores.masked_fill(blocked, float("-inf")).softmax(dim=-1)
+        weights = fast_dropout(weights, self.attn_dropout_prob, self.training)
+        context = (weights @ split(attention.value(inputs))).transpose(1, 2).reshape(queries.shape)
+        out = fast_dropout(attention.dense(context), self.hidden_dropout_prob, self.training)
+        result: Tensor = attention.LayerNorm(out + queries)
+        return result
+
+    def _feed_forward(self, block: Any, hidden: Tensor) -> Tensor:
+        inner = block.dense_1(hidden)
+        inner = F.gelu(inner) if self.hidden_act == "gelu" else block.intermediate_act_fn(inner)
+        out = fast_dropout(block.dense_2(inner), self.hidden_dropout_prob, self.training)
+        result: Tensor = block.LayerNorm(out + hidden)
+        return result
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Mean loss over the targets of the batch, in nats."""
+        if WINDOW_ITEMS not in interaction:
+            if self.loss_type != "CE":
+                loss: Tensor = super().calculate_loss(interaction)
+                return loss
+            users = self.represent_users(interaction)
+            return chunked_cross_entropy(users, self.item_embedding.weight, interaction[self.POS_ITEM_ID])
+        items, targets = interaction[WINDOW_ITEMS], interaction[WINDOW_TARGETS]
+        lengths = (items > 0).sum(dim=1, keepdim=True)
+        span = targets.shape[1]
+        positions = None
+        if span < items.shape[1]:
+            offset = torch.arange(span, device=items.device)
+            positions = (lengths - span).clamp_min(0) + offset
+        hidden = self.encode(items, positions)
+        wanted = targets > 0
+        return chunked_cross_entropy(hidden[wanted], self.item_embedding.weight, targets[wanted])
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    def represent_users(self, interaction: Any) -> Tensor:
+        """``[B, d]`` representations of the users' last positions (RecBole's ``seq_output``)."""
+        item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        # No row needs columns beyond the longest sequence of the batch.
+        width = max(int(lengths.max()), 1) if len(lengths) else 1
+        return self.encode(item_seq[:, :width], (lengths - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
+
+    def item_representations(self) -> Tensor:
+        """``[n_items, d]`` item embeddings, row 0 being the padding item."""
+        weight: Tensor = self.item_embedding.weight
+        return weight
+
+    def predict(self, interaction: Any) -> Tensor:
+        """``[B]`` scores of the interaction's own items."""
+        users = self.represent_users(interaction)
+        return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """``[B, n_items]`` scores of all items."""
+        return self.represent_users(interaction) @ self.item_representations().t()

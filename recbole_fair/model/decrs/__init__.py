@@ -1,0 +1,1 @@
+"""DecRS: deconfounded factorisation machines."""

@@ -1,0 +1,1 @@
+"""PopSteer: sparse autoencoder, neurons, steering."""

@@ -1,0 +1,398 @@
+"""PopSteer (Ahmadov and Mansoury, WWW 2026): find the neurons that carry popularity and steer them.
+
+A sparse autoencoder is trained on the frozen base model's user representations. Synthetic users of only popular and of
+only unpopular items show by Cohen's d which of its neurons respond to popularity; scoring shifts those neurons against
+it, decodes, and ranks with the base model's own items.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_fair.data.facts.interactions import Interactions, training_interactions
+from recbole_fair.data.facts.popularity import count_items, select_head_tail
+from recbole_fair.data.facts.profiles import check_profile_length, profiles_of
+from recbole_fair.data.reading.titles import item_titles
+from recbole_fair.errors import FairError
+from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.popsteer.moments import StreamingMoments
+from recbole_fair.model.popsteer.neurons import (
+    COLUMNS,
+    SIGMAS,
+    STEER_MODES,
+    cohens_d,
+    neuron_row,
+    selected_neurons,
+    steering_moves,
+    strongest_neurons,
+    write_neuron_table,
+)
+from recbole_fair.model.popsteer.sae import SAEFit, SAEQuality, SAESettings, TopKSAE, fit_sae, measure_sae
+from recbole_fair.model.popsteer.vectors import UserVectors, collect_prefix_vectors
+from recbole_fair.model.posthoc import PostHocModel, progress_bar
+
+_SMOOTHING = 10  # users of average activation added to each item before items are ranked by their users' activation
+_N_STRONGEST = 10
+_N_ITEMS = 5
+_CPU_ROWS, _GPU_ROWS = 64, 2048
+
+
+class PopSteer(PostHocModel):
+    """Everything of PopSteer that does not depend on the base model.
+
+    A concrete class names its ``base_class`` and says where vectors come from: :meth:`collect_vectors` (what the
+    autoencoder is trained on) and :meth:`profile_vectors` (how users of one side are represented).
+    """
+
+    variants: ClassVar[tuple[str, ...]] = ("base", "reconstructed", "steered")
+    strength_keys: ClassVar[tuple[str, ...]] = (
+        "alpha_pop",
+        "alpha_unpop",
+        "beta",
+        "steer_sigma",
+        "steer_mode",
+        "noise_std",
+        "dense_strength",
+        "keep_reconstruction_error",
+    )
+
+    alpha_pop: float = 2.0
+    alpha_unpop: float = 2.0
+    beta: float = 0.0
+    steer_sigma: str = "group"
+    steer_mode: str = "popsteer"
+    noise_std: float = 1.0
+    dense_strength: float = 2.0
+    keep_reconstruction_error: bool = False
+
+    neurons: Tensor
+    mean_popular: Tensor
+    mean_unpopular: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self._config = config
+        d = self.base.item_representations().shape[1]
+        self.sae = TopKSAE(d, config["sae_scale"] * d, config["sae_k"], config["sae_encoder_bias"])
+        self.sae.eval()
+        n = self.sae.n_latents
+        self.register_buffer("neurons", torch.zeros(n, len(COLUMNS), dtype=torch.float64))
+        self.register_buffer("mean_popular", torch.zeros(d, dtype=torch.float64))
+        self.register_buffer("mean_unpopular", torch.zeros(d, dtype=torch.float64))
+        self._noise: torch.Generator | None = None
+        self._given_shift: Tensor | None = None
+
+    # -- where vectors come from ---------------------------------------------------------------------------------
+
+    def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
+        """Representations of the training users, in evaluation mode."""
+        raise NotImplementedError
+
+    def profile_vectors(
+        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
+    ) -> Iterator[Tensor]:
+        """Batches ``[B, d]`` of the base's representations of users who like only ``items``.
+
+        Args:
+            items: inner ids of the items.
+            inter: training interactions.
+            seed: of the users' own generator.
+            n_users: how many users at most; ``synthetic_users`` when left out.
+        """
+        raise NotImplementedError
+
+    def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
+        """Moments of the representations of users who like only ``items``."""
+        moments = StreamingMoments(self.sae.d_in)
+        with progress_bar("Popular or unpopular users", show) as move:
+            for users in self.profile_vectors(items, inter, seed):
+                moments.update(users)
+                if move is not None:
+                    move(moments.count, max(moments.count, int(self._config["synthetic_users"] or 0)), "")
+        return moments
+
+    def profile_items(self, inter: Interactions) -> tuple[Tensor, Tensor]:
+        """Inner ids of the items of popular and of unpopular users.
+
+        Items that nobody has in training are left out: the base model has never learnt what they are.
+
+        Raises:
+            FairError: they cannot be told apart.
+        """
+        config = self._config
+        shares = (config["head_share"], config["tail_share"], config["head_tail_by"])
+        return select_head_tail(count_items(inter.item, inter.n_items), *shares, include_unseen=False)
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+        """Train the autoencoder, measure the neurons, and describe both; see :class:`PostHocModel`.
+
+        Raises:
+            FairError: too few users or items, or head and tail items cannot be told apart.
+        """
+        config, dataset = self._config, train_data._dataset
+        inter = training_interactions(dataset)
+        head, tail = self.profile_items(inter)
+        seconds: dict[str, float] = {}
+
+        start = time.perf_counter()
+        vectors = self.collect_vectors(inter, show_progress)
+        seconds["vectors"] = time.perf_counter() - start
+        with progress_bar("Sparse autoencoder", show_progress) as move:
+            fit = fit_sae(self.sae, vectors.vectors, vectors.users, self._sae_settings(), move)
+        seconds["autoencoder"] = fit.seconds
+
+        start = time.perf_counter()
+        popular = self.profile_moments(head, inter, self._seed + 1, show_progress)
+        unpopular = self.profile_moments(tail, inter, self._seed + 2, show_progress)
+        seconds["synthetic_users"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        last = vectors.vectors[vectors.last.to(vectors.vectors.device)]
+        real = StreamingMoments(self.sae.d_in)
+        for part in torch.split(last, 8192):
+            real.update(part)
+        firing = measure_sae(self.sae, vectors.vectors)
+        self._fill_neurons(popular, unpopular, real, firing)
+        self.fitted.fill_(True)
+        at_scoring_time = measure_sae(self.sae, last)
+        self.report = {
+            "base_model": self.base_model_name,
+            "sae": self._describe_sae(fit, at_scoring_time, len(vectors.vectors)),
+            "profiles": {
+                "head_items": len(head),
+                "tail_items": len(tail),
+                "head_share": config["head_share"],
+                "tail_share": config["tail_share"],
+                "head_tail_by": config["head_tail_by"],
+                "users_a_side": popular.count,
+            },
+            "neurons": self._describe_neurons(last, vectors.users[vectors.last], inter, dataset, head),
+        }
+        seconds["statistics"] = time.perf_counter() - start
+        self.report["seconds"] = seconds
+        return self.report
+
+    def _sae_settings(self) -> SAESettings:
+        config = self._config
+        return SAESettings(
+            learning_rate=config["sae_learning_rate"],
+            batch_size=config["sae_batch_size"],
+            epochs=config["sae_epochs"],
+            max_inputs=config["sae_max_inputs"],
+            stopping_step=config["sae_stopping_step"],
+            aux_coef=config["sae_aux_coef"],
+            dead_after=config["sae_dead_after"],
+            seed=self._seed,
+        )
+
+    @torch.no_grad()
+    def _fill_neurons(
+        self, popular: StreamingMoments, unpopular: StreamingMoments, real: StreamingMoments, firing: SAEQuality
+    ) -> None:
+        # z = W_enc x + (b_enc - W_enc b_dec) is linear in x: its moments follow from those of x.
+        weight = self.sae.W_enc.detach().double()
+        offset = self.sae.b_enc.detach().double() - weight @ self.sae.b_dec.detach().double()
+        pop, unpop, actual = (moments.linear(weight, offset) for moments in (popular, unpopular, real))
+        frequency = firing.frequency.cpu()
+        columns = [*pop, *unpop, *actual, cohens_d(*pop, *unpop), (frequency > 0).double(), frequency]
+        self.neurons.copy_(torch.stack(columns, dim=1))
+        self.mean_popular.copy_(popular.mean)
+        self.mean_unpopular.copy_(unpopular.mean)
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    def check_strength(self, name: str, value: Any) -> None:
+        """Ranges of the scoring-time settings."""
+        choices = {"steer_sigma": SIGMAS, "steer_mode": STEER_MODES}.get(name)
+        if choices is not None:
+            if value not in choices:
+                raise FairError(f"{name}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
+        elif name != "keep_reconstruction_error" and not (isinstance(value, int | float) and value >= 0):
+            raise FairError(f"{name}={value!r} is not allowed: it must be a number of at least 0.")
+
+    def steering_moves(self) -> tuple[Tensor, Tensor]:
+        """Two ``[N]``: weights of the neurons and what steering adds to their pre-activations, as it is set.
+
+        Both are 0 under ``steer_mode: dense`` and ``noise``, which move no neuron by an amount of its own.
+        """
+        if self.steer_mode in ("dense", "noise"):
+            nothing = torch.zeros(len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
+            return nothing, nothing
+        shuffle = self._seed if self.steer_mode == "random_select" else None
+        return steering_moves(
+            self.neurons, self.alpha_pop, self.alpha_unpop, self.beta, self.steer_sigma, shuffle_seed=shuffle
+        )
+
+    def steering_shift(self) -> Tensor:
+        """``[N]`` the one vector that steering adds to the pre-activations under the strengths in use."""
+        return self.steering_moves()[1].to(self.sae.W_enc.dtype)
+
+    @contextmanager
+    def use_shift(self, shift: Tensor) -> Iterator[None]:
+        """Inside the block the variant ``steered`` adds this vector ``[N]``, whatever the strengths.
+
+        It is for experiments on chosen neurons.
+        """
+        before = self._given_shift
+        self._given_shift = shift.to(self.sae.W_enc)
+        try:
+            yield
+        finally:
+            self._given_shift = before
+
+    def restart_noise(self) -> None:
+        """Noise starts anew, so that the same users in the same order meet the same noise."""
+        self._noise = None
+
+    @torch.no_grad()
+    def edit(self, users: Tensor, variant: str) -> Tensor:
+        """``[B, d]`` reconstructed or steered representations; order: shift, top-k, ReLU, decode."""
+        if variant == "reconstructed":
+            reconstruction: Tensor = self.sae(users).reconstruction
+            return reconstruction
+        if self._given_shift is None and self.steer_mode == "dense":
+            towards = self.mean_unpopular - self.mean_popular
+            direction = towards / towards.norm().clamp_min(torch.finfo(towards.dtype).tiny)
+            return users + self.dense_strength * direction.to(users.dtype)
+        if self._given_shift is None and self.steer_mode == "noise":
+            steered = self._decode_noisy(users)
+        else:
+            shift = self.steering_shift() if self._given_shift is None else self._given_shift
+            steered = self.sae(users, shift).reconstruction
+        if self.keep_reconstruction_error:
+            # Written so that without a shift the difference is exactly 0 and the base comes back bit by bit.
+            return users + (steered - self.sae(users).reconstruction)
+        return steered
+
+    def _decode_noisy(self, users: Tensor) -> Tensor:
+        if self._noise is None:
+            self._noise = torch.Generator().manual_seed(self._seed)
+        noise = torch.randn(len(users), self.sae.n_latents, generator=self._noise).to(users)
+        noise *= self.noise_std * selected_neurons(self.neurons, self.beta).to(users)
+        return self.sae.decode_sparse(*self.sae.select(self.sae.encode_pre(users) + noise))
+
+    # -- description ---------------------------------------------------------------------------------------------
+
+    def write_neurons(self, path: str) -> None:
+        """Write the neuron table as CSV: statistics, effect size, steering direction and weight, a row a neuron."""
+        from recbole_fair.runs.outputs import write_atomically
+
+        def write(file: IO[str]) -> None:
+            write_neuron_table(file, self.neurons, *self.steering_moves())
+
+        write_atomically(path, write)
+
+    def _describe_sae(self, fit: SAEFit, users: SAEQuality, n_vectors: int) -> dict[str, Any]:
+        return {
+            "latents": self.sae.n_latents,
+            "k": self.sae.k,
+            "vectors": n_vectors,
+            "training_vectors": fit.n_train,
+            "validation_vectors": fit.n_valid,
+            "inputs_seen": fit.inputs,
+            "epochs": fit.epochs,
+            "best_epoch": fit.best_epoch,
+            "validation": fit.quality.as_dict(),
+            "users": users.as_dict(),
+        }
+
+    @torch.no_grad()
+    def _describe_neurons(
+        self, last: Tensor, users: Tensor, inter: Interactions, dataset: Any, head: Tensor
+    ) -> dict[str, Any]:
+        """The strongest neurons of each side, with the items and the head share of the users who activate them."""
+        table = self.neurons.cpu()
+        d = table[:, COLUMNS.index("effect_size")]
+        strongest = strongest_neurons(table, _N_STRONGEST)
+        titles = item_titles(dataset)
+        tokens = dataset.field2id_token[dataset.iid_field]
+        chosen = [j for side in strongest.values() for j in side]
+        pre = torch.addmm(self.sae.b_enc[chosen], last - self.sae.b_dec, self.sae.W_enc[chosen].t())
+        activation = pre.double().cpu().numpy()
+        activation -= activation.mean(axis=0)
+        activation /= np.maximum(activation.std(axis=0), np.finfo(np.float64).tiny)
+        rows = np.full(inter.n_users, -1)
+        rows[users.numpy()] = np.arange(len(users))
+        in_head = np.isin(inter.item, head.numpy())
+        head_share = _mean_by(rows[inter.user], in_head.astype(np.float64), len(users), 0)
+        found: dict[str, Any] = {
+            "alive": int(table[:, COLUMNS.index("alive")].sum()),
+            "largest_effect": float(d.abs().max()),
+            "leaning_popular": int((d > 0).sum()),
+            "leaning_unpopular": int((d < 0).sum()),
+            "median_head_share": float(np.median(head_share)),
+        }
+        for side, numbers in strongest.items():
+            entries = []
+            for j in numbers:
+                z = activation[:, chosen.index(j)]
+                liked = _mean_by(inter.item, z[rows[inter.user]], inter.n_items, _SMOOTHING)
+                liked[0] = -np.inf
+                items = np.argsort(-liked, kind="stable")[:_N_ITEMS].tolist()
+                top_users = np.argsort(-z, kind="stable")[:10]
+                entries.append(
+                    {
+                        "neuron": j,
+                        **neuron_row(table, j),
+                        "head_share_of_top_users": float(head_share[top_users].mean()),
+                        "items": [str(tokens[i]) for i in items],
+                        "titles": [titles[i] for i in items] if titles is not None else None,
+                    }
+                )
+            found[side] = entries
+        return found
+
+
+def _mean_by(
+    group: npt.NDArray[np.int64], values: npt.NDArray[np.float64], n: int, smoothing: float
+) -> npt.NDArray[np.float64]:
+    """Mean of ``values`` by ``group`` ``[n]``, ``smoothing`` zeros added to each."""
+    total = np.bincount(group, weights=values, minlength=n)
+    return total / np.maximum(np.bincount(group, minlength=n) + smoothing, 1)
+
+
+class PopSteerSASRec(PopSteer):
+    """PopSteer on SASRec: profiles are item sequences, representations are those of the last position."""
+
+    base_class = SASRec
+    base_model_name = "SASRec"
+    type = SASRec.type
+    sequence_fields = SASRec.sequence_fields
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        check_profile_length(config["synthetic_length"], int(self.base.max_seq_length))
+
+    def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
+        """Representations of all training prefixes (``sae_vectors: all``) or of each user's whole history."""
+        config = self._config
+        with progress_bar("Representations", show_progress) as move:
+            return collect_prefix_vectors(
+                self.base, inter.user, inter.item, config["sae_vectors"], config["sae_vector_stride"], move
+            )
+
+    @torch.no_grad()
+    def profile_vectors(
+        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
+    ) -> Iterator[Tensor]:
+        """Representations of synthetic sequences of ``items``."""
+        profiles = profiles_of(self._config, items, inter, int(self.base.max_seq_length), seed)
+        if n_users is not None:
+            profiles = dataclasses.replace(profiles, n_users=n_users)
+        device = self.base.item_representations().device
+        self.base.eval()
+        for sequences, sizes in profiles.batches(_CPU_ROWS if device.type == "cpu" else _GPU_ROWS):
+            batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: sizes}).to(device)
+            yield self.base.represent_users(batch)

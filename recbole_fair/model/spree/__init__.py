@@ -1,0 +1,1 @@
+"""SPREE: probes and adaptive steering."""

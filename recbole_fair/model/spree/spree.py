@@ -1,0 +1,483 @@
+"""SPREE (Schirmer et al., 2026): steer each user's lists towards that user's own taste for popular items.
+
+Synthetic users of only popular and of only unpopular items show where in a frozen transformer popularity is encoded
+(a linear probe chooses the site) and in which direction (the difference of their means). A Lasso regression on the
+activations at that site estimates how much more popular a user's list is than the user's history. Scoring moves the
+activation along the direction by that estimate: ``x + lambda f(x) v``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from recbole.data.dataloader import NegSampleEvalDataLoader
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.interactions import Interactions, training_interactions
+from recbole_fair.data.facts.popularity import count_items, select_by_quantile
+from recbole_fair.data.facts.profiles import SyntheticProfiles, check_profile_length, profiles_of
+from recbole_fair.data.facts.quantiles import calibration_shares
+from recbole_fair.errors import FairError
+from recbole_fair.model.bases.bert4rec import BERT4Rec
+from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.posthoc import PostHocModel, progress_bar
+from recbole_fair.model.spree.probe import (
+    LARGEST_BIAS,
+    TOLERANCE,
+    BiasEstimator,
+    Site,
+    choose_site,
+    fit_bias_estimator,
+    parse_sites,
+    probe_accuracy,
+)
+
+logger = logging.getLogger(__name__)
+
+_CPU_POSITIONS, _GPU_POSITIONS = 3200, 200_000  # of the encoder's input a batch; more leave the processor's cache
+_ACTIVATION_BYTES = 2**29  # kept at a time; with more sites the synthetic users are encoded again
+
+Hook = Callable[[Tensor], "Tensor | None"]
+
+
+class SPREE(PostHocModel):
+    """Everything of SPREE that does not depend on the base model, a transformer with ``trm_encoder.layer``.
+
+    A concrete class names its ``base_class`` and may override :meth:`run_blocks` (one pass in which the blocks are
+    called as modules) and :meth:`is_output` (sites whose activation is the user's representation itself).
+
+    The variant ``adaptive`` is Eq. 5, ``x + lambda f(x) v``, and ``vanilla`` Eq. 3, ``x + lambda v``.
+    ``spree_adaptive`` says which of the two the run is about and ``spree_strength`` is; the other one is shown at
+    the strength that moves users by the same distance on average, see :meth:`strength_of`.
+
+    Attributes:
+        site: long ``[2]``, block (1 the first) and position (-1 the last) that are edited.
+        direction: ``[d]`` of length 1, from popular to unpopular users (Eq. 2).
+        coefficients: ``[d]`` of the bias estimator.
+        intercept: of the bias estimator.
+        mean_step: mean absolute estimate over the validation users.
+    """
+
+    variants: ClassVar[tuple[str, ...]] = ("base", "vanilla", "adaptive")
+    strength_keys: ClassVar[tuple[str, ...]] = ("spree_strength", "spree_adaptive")
+
+    spree_strength: float = 8.0
+    spree_adaptive: bool = True
+
+    site: Tensor
+    direction: Tensor
+    coefficients: Tensor
+    intercept: Tensor
+    mean_step: Tensor
+    _known: dict[Any, Tensor] | None = None
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self._config = config
+        parse_sites(config["spree_sites"], self.n_blocks, self.window)  # an impossible site fails before training
+        check_profile_length(config["synthetic_length"], self.window)
+        d = self.base.item_representations().shape[1]
+        self.register_buffer("site", torch.zeros(2, dtype=torch.long))
+        self.register_buffer("direction", torch.zeros(d))
+        self.register_buffer("coefficients", torch.zeros(d))
+        self.register_buffer("intercept", torch.zeros(()))
+        self.register_buffer("mean_step", torch.zeros(()))
+
+    # -- the base model's blocks ---------------------------------------------------------------------------------
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the base model's encoder."""
+        return len(self.base.trm_encoder.layer)
+
+    @property
+    def window(self) -> int:
+        """Longest sequence that the base model reads."""
+        return int(self.base.max_seq_length)
+
+    def run_blocks(self, interaction: Any) -> Tensor:
+        """``[B, d]`` user representations from a pass that calls every block as a module, so that hooks are called."""
+        users: Tensor = self.base.represent_users(interaction)
+        return users
+
+    def is_output(self, site: Site) -> bool:
+        """Whether the activation at ``site`` is the user's representation, so that no hook is needed to edit it."""
+        return False
+
+    def positions(self, interaction: Any, position: int) -> Tensor:
+        """``[B]`` column of a position counted from the end; a shorter sequence gives its first column."""
+        lengths: Tensor = interaction[self.base.ITEM_SEQ_LEN]
+        return (lengths + position).clamp_min(0)
+
+    @contextmanager
+    def _hooks(self, functions: Mapping[int, Hook]) -> Iterator[None]:
+        """Call each function with the output ``[B, L, d]`` of its block (1 the first); what it returns goes on."""
+
+        def hook(function: Hook) -> Callable[..., Tensor | None]:
+            return lambda module, arguments, output: function(output)
+
+        with ExitStack() as stack:
+            for block, function in functions.items():
+                handle = self.base.trm_encoder.layer[block - 1].register_forward_hook(hook(function))
+                stack.callback(handle.remove)
+            yield
+
+    @torch.no_grad()
+    def activations(self, interaction: Any, sites: Sequence[Site]) -> list[Tensor]:
+        """``[B, d]`` what the unsteered base has at each site."""
+        if all(self.is_output(site) for site in sites):
+            users = self.base.represent_users(interaction)
+            return [users for _ in sites]
+        found: dict[Site, Tensor] = {}
+
+        def keep(block: int) -> Hook:
+            own = [site for site in sites if site.block == block]
+
+            def record(hidden: Tensor) -> None:
+                rows = torch.arange(len(hidden), device=hidden.device)
+                for site in own:
+                    found[site] = hidden[rows, self.positions(interaction, site.position)]
+
+            return record
+
+        with self._hooks({block: keep(block) for block in {site.block for site in sites}}):
+            self.run_blocks(interaction)
+        return [found[site] for site in sites]
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def check_splits(self, train_data: Any, valid_data: Any) -> None:
+        """See that there are validation users to learn from.
+
+        Raises:
+            FairError: if there are none, or only with sampled candidates.
+        """
+        if not valid_data or isinstance(valid_data, NegSampleEvalDataLoader):
+            raise FairError(
+                f"{type(self).__name__} learns from the full rankings of validation users; use eval_args with a "
+                "validation split and mode: full."
+            )
+
+    @torch.no_grad()
+    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+        """Choose the site, take the direction, learn the bias; see :class:`PostHocModel`.
+
+        Raises:
+            FairError: head and tail items cannot be told apart.
+        """
+        seconds: dict[str, float] = {}
+        inter = training_interactions(train_data._dataset)
+        counts = count_items(inter.item, inter.n_items)
+        self.base.eval()
+
+        start = time.perf_counter()
+        shares = (self._config["head_share"], self._config["tail_share"])
+        head, tail = select_by_quantile(counts, *shares)
+        profiles = [
+            profiles_of(self._config, items, inter, self.window, self._seed + side)
+            for side, items in ((1, head), (2, tail))
+        ]
+        sites = parse_sites(self._config["spree_sites"], self.n_blocks, self.window)
+        accuracies, differences = self._probe(profiles, sites, show_progress)
+        chosen = choose_site(accuracies)
+        towards_tail = differences[chosen]
+        norm = float(towards_tail.norm())
+        if norm == 0:
+            raise FairError("Users of popular and of unpopular items have the same activations: the base is untrained.")
+        self.site.copy_(torch.tensor(chosen))
+        self.direction.copy_(towards_tail / norm)
+        seconds["probe"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        x, bias = self._measure_bias(valid_data, inter, counts, chosen)
+        seconds["validation"] = time.perf_counter() - start
+        start = time.perf_counter()
+        estimator = fit_bias_estimator(x, bias, self._config["bias_regularization"], self._seed)
+        estimates = estimator(x)
+        self.coefficients.copy_(torch.from_numpy(estimator.coefficients))
+        self.intercept.fill_(estimator.intercept)
+        self.mean_step.fill_(float(np.abs(estimates).mean()))
+        self.fitted.fill_(True)
+        seconds["estimator"] = time.perf_counter() - start
+
+        self.report = {
+            "base_model": self.base_model_name,
+            "profiles": {
+                "head_items": len(head),
+                "tail_items": len(tail),
+                "head_at_least": int(counts[head].min()),
+                "tail_at_most": int(counts[tail].max()),
+                "users_a_side": profiles[0].n_users,
+                "length": profiles[0].length,
+            },
+            "probe": {
+                "accuracies": [{**site._asdict(), "accuracy": accuracies[site]} for site in sites],
+                "chosen": chosen._asdict(),
+                "tolerance": TOLERANCE,
+            },
+            "direction": {"norm": norm, "vector": self.direction.tolist()},
+            "bias": {
+                "list_length": int(self._config["bias_list_length"]),
+                "users": len(bias),
+                "mean": float(bias.mean()),
+                "std": float(bias.std()),
+            },
+            "estimator": self._describe(estimator, estimates),
+            "seconds": seconds,
+        }
+        return self.report
+
+    def _probe(
+        self, profiles: Sequence[SyntheticProfiles], sites: list[Site], show: bool
+    ) -> tuple[dict[Site, float], dict[Site, Tensor]]:
+        """Probe accuracy and difference of means, unpopular minus popular users, at each site."""
+        accuracies, differences = {}, {}
+        per_site = sum(p.n_users for p in profiles) * self.direction.numel() * 4
+        group = max(1, _ACTIVATION_BYTES // per_site)
+        with progress_bar("Probes", show) as move:
+            for begin in range(0, len(sites), group):
+                part = sites[begin : begin + group]
+                popular, unpopular = (self._record(p, part) for p in profiles)
+                for number, site in enumerate(part):
+                    accuracies[site] = probe_accuracy(popular[number].numpy(), unpopular[number].numpy(), self._seed)
+                    means = [side[number].double().mean(dim=0) for side in (unpopular, popular)]
+                    differences[site] = means[0] - means[1]
+                    if move is not None:
+                        move(begin + number + 1, len(sites), f"block {site.block}, position {site.position}")
+        return accuracies, differences
+
+    def _record(self, profiles: SyntheticProfiles, sites: Sequence[Site]) -> list[Tensor]:
+        """``[n, d]`` activations of synthetic users at each site, on the CPU."""
+        device = self.direction.device
+        positions = _CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS
+        kept: list[list[Tensor]] = [[] for _ in sites]
+        for sequences, lengths in profiles.batches(max(1, positions // profiles.length)):
+            batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: lengths}).to(device)
+            for parts, found in zip(kept, self.activations(batch, sites), strict=True):
+                parts.append(found.cpu())
+        return [torch.cat(parts) for parts in kept]
+
+    def _measure_bias(
+        self, valid_data: Any, inter: Interactions, counts: Tensor, site: Site
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Activations ``[U, d]`` and popularity bias ``[U]`` of the validation users under the base (Eq. 4)."""
+        if self.scored_batches is None:
+            raise ValueError("SPREE needs scored_batches, which PostHocTrainer sets.")
+        k = min(int(self._config["bias_list_length"]), inter.n_items - 1)
+        x, lists, users = [], [], []
+        with self.use_variant("base"):
+            for interaction, scores, *_ in self.scored_batches(valid_data):
+                values, items = scores.topk(k, dim=1)
+                lists.append(items.masked_fill(values == -math.inf, 0).cpu())
+                x.append(self.activations(interaction.to(scores.device), [site])[0].cpu())
+                users.append(interaction[self._config["USER_ID_FIELD"]].cpu())
+        histories = Histories.from_interactions(inter).rows(torch.cat(users).numpy())
+        bias = median_bias(counts, torch.cat(lists), histories)
+        known = ~bias.isnan()
+        return torch.cat(x)[known].numpy(), bias[known].numpy()
+
+    def _describe(self, estimator: BiasEstimator, estimates: np.ndarray[Any, Any]) -> dict[str, Any]:
+        description: dict[str, Any] = {
+            "regularization": self._config["bias_regularization"],
+            "alpha": estimator.alpha,
+            "held_out_r2": estimator.r2,
+            "held_out_mse": estimator.mse,
+            "users": estimator.users,
+            "nonzero": estimator.nonzero,
+            "coefficients": estimator.coefficients.tolist(),
+            "intercept": estimator.intercept,
+            "mean_step": float(self.mean_step),
+            "clipped_share": float((np.abs(estimates) >= LARGEST_BIAS).mean()),
+        }
+        if estimator.nonzero == 0:
+            description["warning"] = (
+                f"The bias estimator has no coefficient left (bias_regularization="
+                f"{self._config['bias_regularization']}, alpha {estimator.alpha:g}): every user is moved by the same "
+                "step. Use bias_regularization=cv or a smaller number; if cv itself finds none, the activations say "
+                "nothing about the bias."
+            )
+            logger.warning(description["warning"])
+        return description
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    @property
+    def final_variant(self) -> str:
+        """``adaptive`` or ``vanilla``, as ``spree_adaptive`` says."""
+        return "adaptive" if self.spree_adaptive else "vanilla"
+
+    def set_strengths(self, **values: Any) -> None:
+        """Change ``spree_strength`` or ``spree_adaptive``; see :class:`PostHocModel`."""
+        was_final = self.variant in (self.final_variant, self.variants[-1])
+        super().set_strengths(**values)
+        if was_final:
+            self.variant = self.final_variant
+
+    def check_strength(self, name: str, value: Any) -> None:
+        """The strength is any finite number, the other a truth value."""
+        if name == "spree_adaptive":
+            if not isinstance(value, bool):
+                raise FairError(f"{name}={value!r} is not allowed: it must be true or false.")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise FairError(f"{name}={value!r} is not allowed: it must be a finite number.")
+
+    def strength_of(self, variant: str) -> float:
+        """The lambda of a variant.
+
+        ``spree_strength`` belongs to the variant that the run is about. The other one is given the lambda with which
+        the mean length of its steps over the validation users is the same.
+        """
+        if variant == self.final_variant:
+            return float(self.spree_strength)
+        mean_step = float(self.mean_step)
+        if self.spree_adaptive:
+            return self.spree_strength * mean_step
+        return self.spree_strength / mean_step if mean_step > 0 else 0.0
+
+    def scoring_notes(self) -> list[str]:
+        """Say the strengths of both variants, and where they act."""
+        block, position = self.site.tolist()
+        names = sorted(self.variants[1:], key=lambda name: name != self.final_variant)
+        texts = [f"{name} at strength {self.strength_of(name):.4g}" for name in names]
+        return [f"SPREE edits block {block} at position {position}: {texts[0]}; {texts[1]}, the same mean step."]
+
+    def estimate_bias(self, x: Tensor) -> Tensor:
+        """``[B]`` estimated bias, in [-0.5, 0.5], for activations ``[B, d]`` at the site: f of Eq. 5."""
+        return (x @ self.coefficients + self.intercept).clamp(-LARGEST_BIAS, LARGEST_BIAS)
+
+    def edit(self, users: Tensor, variant: str) -> Tensor:
+        """``[B, d]`` activations at the site moved along the direction, each by its estimate or all alike."""
+        strength = self.strength_of(variant)
+        if variant == "vanilla":
+            return users + strength * self.direction
+        return users + strength * self.estimate_bias(users).unsqueeze(1) * self.direction
+
+    @torch.no_grad()
+    def represent_users(self, interaction: Any) -> Tensor:
+        """``[B, d]`` user representations of the variant in use; at strength 0 the base's own, bit by bit."""
+        site = Site(*self.site.tolist())
+        if self._known is not None and self.fitted:
+            return self._represent_from_memory(interaction, site)
+        if self.variant == "base" or not self.fitted or self.is_output(site):
+            return super().represent_users(interaction)
+        if self.strength_of(self.variant) == 0:
+            users: Tensor = self.base.represent_users(interaction)
+            return users
+
+        with self._hooks({site.block: lambda hidden: self._steered(interaction, site, hidden)}):
+            return self.run_blocks(interaction)
+
+    def _steered(self, interaction: Any, site: Site, hidden: Tensor) -> Tensor:
+        """A copy of what leaves the site's block ``[B, L, d]``, edited at the site's position."""
+        rows = torch.arange(len(hidden), device=hidden.device)
+        columns = self.positions(interaction, site.position)
+        steered = hidden.clone()
+        steered[rows, columns] = self.edit(hidden[rows, columns], self.variant)
+        return steered
+
+    # -- scoring under many strengths ----------------------------------------------------------------------------
+
+    @contextmanager
+    def encoded_once(self) -> Iterator[None]:
+        """Inside the block the base runs once a batch of users up to the site, whose output ``[B, L, d]`` is kept."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def _represent_from_memory(self, interaction: Any, site: Site) -> Tensor:
+        """What :meth:`represent_users` gives, without repeating what does not depend on the strength."""
+        if self.variant == "base" or self.is_output(site) or self.strength_of(self.variant) == 0:
+            users = self._remembered(interaction, "users", lambda: self.base.represent_users(interaction))
+            return users if self.variant == "base" or not self.is_output(site) else self.edit(users, self.variant)
+        hidden = self._remembered(interaction, "hidden", lambda: self._hidden(interaction, site.block))
+        with self._replaced(site.block, self._steered(interaction, site, hidden)):
+            return self.run_blocks(interaction)
+
+    def _hidden(self, interaction: Any, block: int) -> Tensor:
+        """``[B, L, d]`` what leaves a block (1 the first) of the unsteered base."""
+        found: list[Tensor] = []
+
+        def keep(output: Tensor) -> None:
+            found.append(output)
+
+        with self._hooks({block: keep}):
+            self.run_blocks(interaction)
+        return found[0]
+
+    @contextmanager
+    def _replaced(self, block: int, hidden: Tensor) -> Iterator[None]:
+        """Blocks up to this one compute nothing: ``hidden`` is what leaves it."""
+        layers = self.base.trm_encoder.layer[:block]
+        for layer in layers:
+            layer.forward = lambda *inputs, **options: hidden
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def _remembered(self, interaction: Any, what: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The result of ``compute`` for a batch of users, from memory inside :meth:`encoded_once`."""
+        if self._known is None:
+            return compute()
+        fields = (self.base.USER_ID, self.base.ITEM_SEQ)
+        key = (what, *(interaction[field].cpu().numpy().tobytes() for field in fields))
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+
+def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:
+    """How much more popular than a user's history the user's list is, at the median (SPREE Eq. 4).
+
+    Args:
+        counts: popularity of each item id, long ``[n_items]``.
+        lists: ``[U, K]`` item ids, 0 = no item.
+        histories: row ``r`` is the history of list ``r``.
+
+    Returns:
+        float64 ``[U]``: the share of the history that is at most as popular as the list's lower median, less 0.5.
+        Positive: the list is the more popular one. NaN without a list or a history.
+    """
+    indptr, items = torch.from_numpy(histories.indptr), torch.from_numpy(histories.items)
+    return calibration_shares(counts.cpu(), lists, indptr, items, [lists.shape[1]], [0.5])[:, 0, 0] - 0.5
+
+
+class SPREESASRec(SPREE):
+    """SPREE on SASRec."""
+
+    base_class = SASRec
+    base_model_name = "SASRec"
+    type = SASRec.type
+    sequence_fields = SASRec.sequence_fields
+
+    def run_blocks(self, interaction: Any) -> Tensor:
+        """RecBole's own pass over the blocks; SASRec's quicker one does not call them as modules."""
+        sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
+        width = max(int(lengths.max()), 1) if len(lengths) else 1
+        users: Tensor = self.base.forward(sequences[:, :width], lengths)
+        return users
+
+    def is_output(self, site: Site) -> bool:
+        """SASRec scores with what leaves its last block at the last item."""
+        return site == Site(self.n_blocks, -1)
+
+
+class SPREEBERT4Rec(SPREE):
+    """SPREE on BERT4Rec: the last position is that of the mask token, whose item is predicted."""
+
+    base_class = BERT4Rec
+    base_model_name = "BERT4Rec"
+    type = BERT4Rec.type
+    sequence_fields = BERT4Rec.sequence_fields

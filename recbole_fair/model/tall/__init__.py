@@ -1,0 +1,1 @@
+"""TALL and its baselines: MultVAE, WL, LOCA, LFT, EnLFT."""

@@ -1,0 +1,326 @@
+"""Models x re-rankers x seeds under one protocol: train what is missing, evaluate, test, write tables."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recbole.utils import init_logger
+
+from recbole_fair.analysis.systems import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.protocol import mask_in_force
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.evaluator.options import MetricOptions
+from recbole_fair.io.checkpoint import load_checkpoint
+from recbole_fair.report.comparison import latex, markdown, text
+from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.runs.cells import cell_of, load_cell, save_cell
+from recbole_fair.runs.loading import load_trainer, new_trainer
+from recbole_fair.runs.outputs import versions, write_atomically, write_result
+from recbole_fair.runs.plan import Plan, cell_key, make_plan
+from recbole_fair.runs.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
+from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
+
+logger = logging.getLogger(__name__)
+
+SPREADS = ("seeds", "none")
+_BOOTSTRAP = 1000
+
+
+def compare(
+    models: Sequence[str],
+    rerankers: Sequence[str] = (),
+    dataset: str | None = None,
+    seeds: int | Sequence[int] = 3,
+    reference: str | None = None,
+    spread: str = "seeds",
+    permutations: int = 10_000,
+    output: str | Path | None = None,
+    config_file_list: Sequence[str | Path] = (),
+    config_dict: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and evaluate models, alone and with re-rankers, under several seeds, and test their differences.
+
+    Every model is trained once a seed. Post-hoc models of the same base share it, re-rankers order the lists of the
+    trained model. A cell that is finished is kept on disk and not measured again by the next call with the same
+    settings; a training that was cut short goes on from its last epoch.
+
+    Args:
+        models: names of models; the first is the reference.
+        rerankers: names of re-rankers, each applied to every model.
+        dataset: the data set's name.
+        seeds: how many, counted up from the key ``seed``; or the seeds themselves.
+        reference: system that the others are compared with (``SASRec``, ``SASRec + IPR``), or ``all`` for all pairs.
+        spread: ``seeds``: standard deviation over at least two seeds; ``none``: means alone.
+        permutations: random patterns of signs of the permutation test.
+        output: the folder of the comparison; ``results/compare-DATASET`` if None.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings for all runs; keys of one model or re-ranker go to that one. ``bootstrap``: draws of the
+            intervals, 1000 if not set.
+
+    Returns:
+        ``systems`` (mean and spread by system and metric), ``comparisons``, ``cells`` (metrics by system and seed),
+        ``failed`` (system, seed and reason of cells without a result), ``reused`` (how many cells were there already),
+        ``protocol``, ``notes``, ``versions`` and what names the comparison. Also written to the folder:
+        ``comparison.json``, ``.md``, ``.tex``, and ``systems.csv``, ``tests.csv``, ``cells.csv``.
+
+    Raises:
+        FairError: for names, settings or seeds that are not allowed, or when no cell has a result.
+    """
+    start = time.perf_counter()
+    plan = make_plan(models, rerankers, dataset, seeds, config_file_list, config_dict)
+    if spread not in SPREADS:
+        raise FairError(f"spread={spread!r} is not allowed: it must be one of {', '.join(SPREADS)}.")
+    if spread == "seeds" and len(plan.seeds) < 2:
+        raise FairError("One seed has no spread: ask for at least two seeds, or for means alone by spread=none.")
+    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 100:
+        raise FairError(f"permutations={permutations!r} is not allowed: it must be a whole number from 100.")
+    systems = [system_name(*system) for system in plan.systems()]
+    reference = reference or systems[0]
+    if reference not in (*systems, ALL_PAIRS):
+        raise FairError(f"reference={reference!r} is not compared here{did_you_mean(reference, systems)}")
+    folder = Path(output) if output is not None else Path("results", f"compare-{plan.dataset}")
+    config = plan.config(plan.models[0], None, plan.seeds[0], folder / "checkpoints")
+    init_logger(config)
+    for note in plan.notes:
+        logger.info(note)
+    run = _Run(plan, folder)
+    run.measure_all()
+    cells = run.in_order()
+    if not cells:
+        raise FairError(f"No cell has a result; the first failed with: {run.failed[0]['error']}")
+    if reference != ALL_PAIRS and reference not in {cell.system for cell in cells}:
+        raise FairError(f"The reference {reference} has no result; its cells failed, see above.")
+    draws = int(plan.settings.get("bootstrap") or _BOOTSTRAP)
+    tests = comparisons_table(cells, reference, MetricOptions.from_config(config), permutations, draws, plan.seeds[0])
+    table = systems_table(cells)
+    of_users = 0 if tests.empty else int((tests["kind"] == "users").sum())
+    if of_users / (permutations + 1) >= 0.05:
+        run.notes.append(
+            f"With {of_users} comparisons, {permutations} permutations cannot give a corrected p-value below .05: ask "
+            "for more."
+        )
+        logger.warning(run.notes[-1])
+    result: dict[str, Any] = {
+        "kind": "comparison",
+        "dataset": plan.dataset,
+        "models": plan.models,
+        "rerankers": plan.rerankers,
+        "seeds": plan.seeds,
+        "reference": reference,
+        "spread": spread,
+        "systems": table.to_dict("records"),
+        "comparisons": tests.to_dict("records"),
+        "cells": [_described(cell) for cell in cells],
+        "failed": run.failed,
+        "reused": run.reused,
+        "protocol": _protocol(config, permutations, draws),
+        "settings": plan.settings,
+        "notes": [*plan.notes, *run.notes],
+        "seconds": time.perf_counter() - start,
+        "versions": versions(),
+    }
+    decimals = int(config["metric_decimal_place"] or 4)
+    write_table(cells_table(cells), folder / "cells.csv")
+    write_table(table, folder / "systems.csv")
+    write_table(tests, folder / "tests.csv")
+    write_atomically(folder / "comparison.md", lambda file: _write_text(file, markdown(result, decimals)))
+    write_atomically(folder / "comparison.tex", lambda file: _write_text(file, latex(result, decimals)))
+    write_result(folder / "comparison.json", result)
+    for line in text(result, decimals):
+        logger.info(line)
+    logger.info("Written: comparison.json, .md, .tex, systems.csv, tests.csv, cells.csv in %s", folder)
+    return result
+
+
+class _Run:
+    """Measures the cells of a plan, those that are not on disk yet."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.cells: dict[tuple[str, str | None, int], Cell] = {}
+        self.failed: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        self.reused = 0
+        self._held_out: dict[int, tuple[str, str]] = {}
+
+    def in_order(self) -> list[Cell]:
+        """The cells with a result, by system in the order of the tables, then by seed."""
+        keys = [(*system, seed) for system in self.plan.systems() for seed in self.plan.seeds]
+        return [self.cells[key] for key in keys if key in self.cells]
+
+    def measure_all(self) -> None:
+        """Go through seeds and models; what fails is noted, and the others go on."""
+        for seed in self.plan.seeds:
+            for model in self.plan.in_order_of_training():
+                missing = self._read(model, seed)
+                if not missing:
+                    continue
+                try:
+                    self._measure(model, seed, missing)
+                except FairError as error:
+                    self._fail(model, missing, seed, str(error))
+                except Exception as error:
+                    logger.exception("%s, seed %d", model, seed)
+                    self._fail(model, missing, seed, f"{type(error).__name__}: {error}")
+
+    def _checkpoints(self, seed: int) -> Path:
+        return self.folder / "checkpoints" / f"seed-{seed}"
+
+    def _config(self, model: str, reranker: str | None, seed: int) -> FairConfig:
+        return self.plan.config(model, reranker, seed, self._checkpoints(seed))
+
+    def _file(self, model: str, reranker: str | None, seed: int) -> Path:
+        name = (model if reranker is None else f"{model}+{reranker}").replace(":", ".").replace("/", ".")
+        return self.folder / "cells" / f"{name}-seed-{seed}.npz"
+
+    def _read(self, model: str, seed: int) -> list[str | None]:
+        """Take the finished cells of a model; return the re-rankers (None: its own lists) of the others."""
+        missing: list[str | None] = []
+        for reranker in (None, *self.plan.rerankers):
+            cell = load_cell(self._file(model, reranker, seed), cell_key(self._config(model, reranker, seed)))
+            if cell is None:
+                missing.append(reranker)
+                continue
+            self.cells[model, reranker, seed] = cell
+            self._held_out.setdefault(seed, (cell.facts["held_out"], cell.system))
+            self.reused += 1
+        return missing
+
+    def _fail(self, model: str, rerankers: Sequence[str | None], seed: int, reason: str) -> None:
+        for reranker in rerankers:
+            if (model, reranker, seed) in self.cells:
+                continue
+            name = system_name(model, reranker)
+            self.failed.append({"system": name, "seed": seed, "error": reason})
+            logger.error("%s, seed %d has no result: %s", name, seed, reason)
+
+    # -- one model under one seed --------------------------------------------------------------------------------
+
+    def _measure(self, model: str, seed: int, missing: Sequence[str | None]) -> None:
+        start = time.perf_counter()
+        trainer, loaders, facts = self._trained(model, seed)
+        test = loaders[2]
+        if test is None:
+            raise FairError("eval_args leave no test data; a comparison needs them.")
+        config = trainer.config
+        candidates = (config[CANDIDATES] or test._dataset.item_num) if any(missing) else 0
+        shown = bool(config["show_progress"]) and sys.stderr.isatty()
+        final = getattr(trainer, "final_variant", None)
+        with trainer.model.use_variant(final) if final else nullcontext():
+            struct = trainer.collect(test, shown, candidates=candidates)
+            held_out = _held_out(struct, test._dataset)
+            first, who = self._held_out.setdefault(seed, (held_out, model))
+            if held_out != first:
+                raise FairError(
+                    f"{model} is tested on other users or other held-out items than {who}: set eval_args, and the same "
+                    "filters for all models."
+                )
+            facts |= {"held_out": held_out, "seconds": time.perf_counter() - start}
+            for reranker in missing:
+                try:
+                    self._add(model, reranker, seed, trainer, test, struct, facts)
+                except FairError as error:
+                    self._fail(model, [reranker], seed, str(error))
+
+    def _add(
+        self, model: str, reranker: str | None, seed: int, trainer: Any, test: Any, struct: Any, facts: dict[str, Any]
+    ) -> None:
+        config, start = self._config(model, reranker, seed), time.perf_counter()
+        notes: list[str] = []
+        if reranker is not None:
+            trainer.config["reranker"] = reranker  # messages name it
+            made = make_reranker(config)
+            assert made is not None
+            check_reranker(trainer, made)
+            struct = reranked_struct(struct, made, facts_of_split(trainer, test, struct, made))
+            described, notes = made.describe(max(config["topk"])), list_notes(made, config)
+            facts = {**facts, "reranker": described, "seconds": time.perf_counter() - start}
+        result = trainer.evaluator.result(struct)
+        facts = {**facts, "notes": [*result.notes, *notes], "groups": result.to_dict()["groups"]}
+        cell = cell_of(model, reranker, seed, result, test._dataset, facts)
+        # The key is of the settings as they are now: loading may have completed the files on disk.
+        save_cell(self._file(model, reranker, seed), cell, cell_key(config))
+        self.cells[model, reranker, seed] = cell
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in list(cell.metrics.items())[:6])
+        total = len(self.plan.systems()) * len(self.plan.seeds)
+        logger.info("%d of %d cells: %s, seed %d: %s", len(self.cells), total, cell.system, seed, shown)
+
+    def _trained(self, model: str, seed: int) -> tuple[Any, Sequence[Any], dict[str, Any]]:
+        """A trainer with its trained model: from the checkpoint of a finished cell, or from training."""
+        config = self._config(model, None, seed)
+        known = self.cells.get((model, None, seed))
+        path = known.facts.get("checkpoint") if known is not None else None
+        if known is not None and path is not None and Path(path).is_file():
+            content = load_checkpoint(path, config["device"])
+            return *load_trainer(config, content, path), {"checkpoint": path}
+        trainer, loaders = new_trainer(config)
+        if not hasattr(trainer, "evaluate_lists"):
+            raise FairError(f"{model} is trained outside of PyTorch and cannot be compared here.")
+        trainer = self._go_on(trainer, config, seed)
+        shown = bool(config["show_progress"]) and sys.stderr.isatty()
+        logger.info("Training %s, seed %d", model, seed)
+        score, validation = trainer.fit(loaders[0], loaders[1], saved=True, show_progress=shown)
+        trainer.load_best()
+        facts = {
+            "checkpoint": str(trainer.saved_model_file),
+            "best_valid_score": float(score),
+            "best_valid_result": dict(validation) if validation else None,
+            "base": trainer.checkpoint_extra.get("base"),
+        }
+        return trainer, loaders, facts
+
+    def _go_on(self, trainer: Any, config: FairConfig, seed: int) -> Any:
+        """Take up a training of the same model, data and settings that an interruption left behind."""
+        base = trainer.base_config() if hasattr(trainer, "base_config") else None
+        own = config if base is None else base
+        for path, content in checkpoints_alike(self._checkpoints(seed), own, trainer.fingerprint):
+            if not content.get("training"):
+                continue
+            if base is not None and finished(content):
+                return trainer  # it finds this file itself
+            try:
+                trainer.resume_checkpoint(path)
+                return trainer
+            except FairError as error:
+                logger.info("Training %s anew: %s", own["model"], error)
+                return new_trainer(config)[0]
+        return trainer
+
+
+def _held_out(struct: Any, dataset: Any) -> str:
+    """Digest of who is tested on what, by the original ids."""
+    bounds, items = struct["rec.positives"]
+    users = struct["rec.users"].repeat_interleave(bounds.diff())
+    pairs = zip(
+        np.asarray(dataset.field2id_token[dataset.uid_field])[users.numpy()],
+        np.asarray(dataset.field2id_token[dataset.iid_field])[items.numpy()],
+        strict=True,
+    )
+    lines = sorted(f"{user}\x1f{item}" for user, item in pairs)
+    return hashlib.blake2b("\x1e".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    names = {"system": cell.system, "model": cell.model, "reranker": cell.reranker, "seed": cell.seed}
+    return {**names, "metrics": cell.metrics, "users": len(np.unique(cell.users)), **cell.facts}
+
+
+def _protocol(config: FairConfig, permutations: int, draws: int) -> dict[str, Any]:
+    plain = config.to_plain()
+    shared = {key: plain.get(key) for key in ("eval_args", "metrics", "topk", "valid_metric", CANDIDATES)}
+    return {**shared, "mask_seen": mask_in_force(config), "permutations": permutations, "bootstrap": draws}
+
+
+def _write_text(file: Any, lines: Sequence[str]) -> None:
+    file.write("\n".join(lines) + "\n")

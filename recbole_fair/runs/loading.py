@@ -1,0 +1,214 @@
+"""From a configuration, or a checkpoint, to data, model and trainer: what every entry point begins with."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole.evaluator import metric_types
+from recbole.utils import EvaluatorType, init_seed
+
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.keys import KEYS, metric_parts
+from recbole_fair.config.recbole_keys import COMPUTED_KEYS
+from recbole_fair.config.registry import get_trainer
+from recbole_fair.data.facts.interactions import data_fingerprint
+from recbole_fair.data.reading.prepare import load_data
+from recbole_fair.errors import FairError
+from recbole_fair.io.checkpoint import load_weights, plain_config, unpack_arrays
+from recbole_fair.rerank.settings import drop_old_settings
+from recbole_fair.trainer.posthoc_trainer import differing_settings
+
+FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
+# What may differ between the run that wrote a checkpoint and the one that reads it.
+_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *FILE_KEYS)
+# What evaluating a checkpoint may change beside the data's settings (their fingerprint is compared) and a model's
+# strengths; metrics, files, re-rankers and the machine are no settings of training to begin with.
+_OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
+
+
+def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Data, an untrained model and its trainer, every random generator seeded as in each run.
+
+    Args:
+        config: the configuration.
+        split_seed: of a random split, where several seeds are to share one; the configuration's when left out.
+
+    Returns:
+        The trainer, which knows its splits, and the three loaders.
+
+    Raises:
+        FairError: for data or settings that cannot be used.
+    """
+    init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
+    loaders = load_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    net = _new_model(config, loaders[0]._dataset)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    return trainer, loaders
+
+
+def _new_model(config: FairConfig, dataset: Any) -> Any:
+    """An untrained model; RecBole's later stages of training take the weights of the stage before.
+
+    Raises:
+        FairError: if these cannot be read or do not fit.
+    """
+    stage, path = config["train_stage"], config["pre_model_path"]
+    try:
+        with _mended_log():
+            return config.model_class(config, dataset).to(config["device"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        if stage not in ("critic_pretrain", "finetune"):
+            given = _settings_of_the_model(config)
+            if not given or isinstance(error, FairError) or not isinstance(error, (TypeError, ValueError)):
+                raise
+            raise FairError(f"{config['model']} cannot be built with {given}: {error}.") from error
+        reason = "it does not hold plain weights"
+        if isinstance(error, OSError):
+            reason = str(error.strerror)
+        elif isinstance(error, RuntimeError):
+            reason = str(error).splitlines()[-1].strip()
+        raise FairError(
+            f"pre_model_path={path!r} cannot be used for train_stage={stage} ({reason}); give the checkpoint that the "
+            "stage before wrote under the same settings."
+        ) from error
+
+
+def _settings_of_the_model(config: FairConfig) -> str:
+    """What the user set of a model's own settings, ``key=value`` joined by commas."""
+    general = {key for kind in ("General", "Training", "Evaluation", "Dataset") for key in config.parameters[kind]}
+    own = {key: value for key, value in config.user_settings.items() if key not in general and key not in KEYS}
+    return ", ".join(f"{key}={value!r}" for key, value in own.items())
+
+
+@contextmanager
+def _mended_log() -> Iterator[None]:
+    """RaCT hands its logger a value without a place for it, which ends in a traceback on the terminal."""
+
+    def mend(record: logging.LogRecord) -> bool:
+        if record.args and "%" not in str(record.msg):
+            record.msg, record.args = " ".join(map(str, (record.msg, *record.args))), None
+        return True
+
+    root = logging.getLogger()
+    root.addFilter(mend)
+    try:
+        yield
+    finally:
+        root.removeFilter(mend)
+
+
+def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
+    """The model of a checkpoint's content, in evaluation mode, with its three loaders.
+
+    Args:
+        config: from :func:`config_of`.
+        content: what :func:`~recbole_fair.io.checkpoint.load_checkpoint` returns.
+        model_file: its path, for messages.
+
+    Raises:
+        FairError: if the data or the settings are not those of the checkpoint.
+    """
+    init_seed(config["seed"], config["reproducibility"])
+    loaders = load_data(config)
+    found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
+    if content["fingerprint"] is not None and found != content["fingerprint"]:
+        raise FairError(
+            f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
+            "use the same files, filters and eval_args."
+        )
+    net = _new_model(config, loaders[0]._dataset)
+    load_weights(net, content["state_dict"], model_file)
+    net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+    net.eval()
+    return net, *loaders
+
+
+def load_trainer(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, list[Any]]:
+    """The trainer of a checkpoint's model, which can evaluate it, and the three loaders; see :func:`load_model`."""
+    net, *loaders = load_model(config, content, model_file)
+    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer.bind(*loaders)
+    return trainer, loaders
+
+
+def config_of(
+    content: Mapping[str, Any], changes: Mapping[str, Any] | None, model: type[Any] | None = None
+) -> FairConfig:
+    """The configuration that wrote a checkpoint, with some settings changed.
+
+    Args:
+        content: what :func:`~recbole_fair.io.checkpoint.load_checkpoint` returns.
+        changes: settings to change; files that the writing run asked for are not written again.
+        model: the class, for a model that is neither ours nor RecBole's.
+
+    Raises:
+        FairError: for another model or data set, or settings that are not allowed.
+    """
+    changes = dict(changes or {})
+    for fixed in ("model", "dataset"):
+        if changes.pop(fixed, content[fixed]) != content[fixed]:
+            raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")
+    stored = drop_old_settings(content["user_settings"], changes)
+    derived = {"valid_metric_bigger"} | _not_computed(content["config"], changes)
+    stored = {key: value for key, value in stored.items() if key not in derived}
+    settings = {**stored, **changes}
+    for key in FILE_KEYS:
+        if key not in changes:
+            settings.pop(key, None)
+    settings.pop("resume", None)
+    config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
+    # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
+    for key, value in drop_old_settings(content["config"], changes).items():
+        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS, *derived):
+            config[key] = value
+    return config
+
+
+def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
+    """What chose the epoch was computed then, and need not be among the metrics and cutoffs of now."""
+    dropped = {"valid_constraint"} if {"metrics", "topk", "coverage_min_count"} & set(changes) else set()
+    _, count, k = metric_parts(str(stored.get("valid_metric")))
+    if "coverage_min_count" in changes and count is not None:
+        dropped.add("valid_metric")
+    metrics = changes.get("metrics", stored.get("metrics")) or [""]
+    first = metrics if isinstance(metrics, str) else metrics[0]
+    if metric_types.get(str(first).lower()) != EvaluatorType.VALUE:
+        dropped.add("threshold")  # makes labels, which rankings do not look at
+    topk = changes.get("topk")
+    if topk is not None and k and int(k) not in (topk if isinstance(topk, (list, tuple)) else [topk]):
+        dropped.add("valid_metric")
+    return dropped - set(changes)
+
+
+def refuse(settings: Mapping[str, Any], keys: Iterable[str], why: str) -> None:
+    """Refuse settings that cannot act in what is being done.
+
+    Raises:
+        FairError: for the first of ``keys`` that is set, with the reason.
+    """
+    for key in keys:
+        if settings.get(key) is not None:
+            raise FairError(f"{key}={settings[key]!r} {why}.")
+
+
+def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mapping[str, Any]) -> None:
+    """Refuse changes that only a new training could follow.
+
+    Raises:
+        FairError: for the first of them.
+    """
+    refuse(changes, ("resume", "base_model_file"), "is for training; nothing is trained here, leave the key out")
+    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
+    for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
+        if key in changes and key not in free:
+            raise FairError(
+                f"{key}={new!r} cannot take effect: the checkpoint was trained with {old!r} and nothing is trained "
+                "again; leave the key out, or train anew."
+            )

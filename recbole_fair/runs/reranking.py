@@ -1,0 +1,222 @@
+"""Re-ranking inside an evaluation: candidates out of the collected lists, metrics of the re-ranked ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from recbole.evaluator.collector import DataStruct
+from recbole.utils import EvaluatorType, ModelType
+from torch import Tensor
+
+from recbole_fair.config.protocol import mask_in_force
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator import EvaluationResult
+from recbole_fair.evaluator.collector import are_among
+from recbole_fair.evaluator.metrics import INPUTS
+from recbole_fair.io.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.rerank.base import Candidates, Facts, ReRanker
+from recbole_fair.rerank.pufr import PUFR
+from recbole_fair.rerank.settings import CANDIDATES, check_candidates
+
+logger = logging.getLogger(__name__)
+
+
+def check_reranker(trainer: Any, reranker: ReRanker) -> None:
+    """Find out before training whether a re-ranker will be able to run.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        reranker: the re-ranker.
+
+    Raises:
+        FairError: naming what is missing.
+    """
+    config = trainer.config
+    if config["eval_type"] != EvaluatorType.RANKING:
+        raise FairError(f"reranker={config['reranker']} orders lists; metrics={config['metrics']} rate single rows.")
+    facts = facts_of(trainer)
+    check_candidates(reranker, config, facts.n_items)
+    reranker.check(facts, max(config["topk"]))
+    if isinstance(reranker, PUFR):
+        for file in reranker.files:
+            _read(trainer, file)
+
+
+def facts_of(trainer: Any) -> Facts:
+    """What a trainer's splits tell a re-ranker: from training alone, unless ``metric_history`` says otherwise."""
+    collector, config = trainer.eval_collector, trainer.config
+    masks_seen = mask_in_force(config) != "none"
+    if config["eval_args"]["mode"]["test"] not in ("full", "labeled"):
+        # Of sampled candidates RecBole leaves out what a general model's users have seen.
+        masks_seen = config["MODEL_TYPE"] != ModelType.SEQUENTIAL and not config["repeatable"]
+    known = {} if collector.groups is None else {collector.groups.field: collector.groups}
+    return Facts(
+        popularity=collector.popularity,
+        histories=collector.histories,
+        dataset=trainer._train_data._dataset,
+        group_field=config["group_field"],
+        masks_seen=masks_seen,
+        known_groups=known,
+    )
+
+
+def facts_of_split(trainer: Any, eval_data: Any = None, struct: Any = None, reranker: ReRanker | None = None) -> Facts:
+    """What a re-ranker may know when it orders the lists of one split.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        struct: what was collected on it: histories come from there.
+        reranker: for PUFR, the models that it compares are scored on the split.
+    """
+    facts = facts_of(trainer)
+    if struct is not None:
+        facts.histories = struct["data.histories"]
+    if eval_data is not None and isinstance(reranker, PUFR):
+        facts.deviation = score_deviation(trainer, eval_data, reranker.files)
+    return facts
+
+
+def evaluate_reranked(
+    trainer: Any, eval_data: Any, reranker: ReRanker, show_progress: bool = False
+) -> tuple[EvaluationResult, EvaluationResult]:
+    """Evaluate the model's own lists and the re-ranked ones in one pass; a post-hoc model's final variant.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: a validation or test loader.
+        reranker: the re-ranker.
+        show_progress: whether to show a bar on a terminal.
+
+    Returns:
+        The results of the base lists and of the re-ranked lists.
+    """
+    n_items = eval_data._dataset.item_num
+    variant = getattr(trainer, "final_variant", None)
+    with trainer.model.use_variant(variant) if variant else nullcontext():
+        struct = trainer.collect(eval_data, show_progress, candidates=trainer.config[CANDIDATES] or n_items)
+    facts = facts_of_split(trainer, eval_data, struct, reranker)
+    changed = reranked_struct(struct, reranker, facts)
+    result = trainer.evaluator.result(changed)
+    result.notes += list_notes(reranker, trainer.config)
+    return trainer.evaluator.result(struct), result
+
+
+def list_notes(reranker: ReRanker, config: Any) -> list[str]:
+    """What a reader of metrics at several cutoffs has to know about a re-ranker's lists."""
+    *shorter, longest = sorted(set(config["topk"]))
+    if reranker.builds_in_order or not shorter:
+        return []
+    return [
+        f"{type(reranker).__name__} made lists of {longest}; metrics at {', '.join(map(str, shorter))} are of their "
+        "first items. Set topk to one length for lists made for it."
+    ]
+
+
+def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> DataStruct:
+    """What the collector collected, with the lists of a re-ranker in place of the model's.
+
+    Args:
+        struct: with ``rec.candidates``; left unchanged.
+        reranker: the re-ranker.
+        facts: what it may know.
+
+    Returns:
+        A new struct: lists, their scores (the model's own, in the new order), hits, and the mean ranks of GAUC, for
+        which the listed items come first and all others keep the model's order.
+    """
+    items, scores = struct["rec.candidates"]
+    k = struct["rec.items"].shape[1]
+    lists = reranker.rerank(Candidates(items, scores, struct["rec.users"]), facts, k)
+    new = DataStruct()
+    for key, value in struct._data_dict.items():
+        if key not in ("rec.candidates", INPUTS):  # inputs made for the old lists do not fit the new ones
+            new[key] = value
+    bounds, held_out = struct["rec.positives"]
+    n_items = struct["data.num_items"]
+    rows = torch.arange(len(items)).unsqueeze(1)
+    keys = torch.repeat_interleave(torch.arange(len(items)), bounds.diff()) * n_items + held_out
+    hits = are_among(keys, rows * n_items + items) & (items > 0)
+    shown = hits.gather(1, lists.places.clamp(min=0)) & (lists.places >= 0)
+    new["rec.items"], new["rec.values"] = lists.items, lists.scores
+    new["rec.topk"] = torch.cat([shown.long(), struct["rec.topk"][:, -1:]], dim=1)
+    if "rec.meanrank" in struct:
+        moved = (new_ranks(lists.places, items.shape[1]) - torch.arange(items.shape[1])) * hits
+        ranks = struct["rec.meanrank"].clone()
+        ranks[:, 0] += moved.sum(1)
+        new["rec.meanrank"] = ranks
+    return new
+
+
+def new_ranks(places: Tensor, n_candidates: int) -> Tensor:
+    """Rank of each candidate, from 0, when the listed ones come first and the others follow in their old order.
+
+    Args:
+        places: columns of the listed candidates ``[U, K]``, -1 = none, all of them before the end of the candidates.
+        n_candidates: number of candidates C.
+
+    Returns:
+        long ``[U, C]``.
+    """
+    n_rows, k = places.shape
+    listed = torch.full((n_rows, n_candidates + 1), -1, dtype=torch.long)
+    listed.scatter_(1, places.masked_fill(places < 0, n_candidates), torch.arange(k).expand(n_rows, k))
+    at = listed[:, :n_candidates]
+    # Each listed item from further back pushes an unlisted one down by one.
+    behind = (at >= 0).long().flip(1).cumsum(1).flip(1)
+    return torch.where(at >= 0, at, torch.arange(n_candidates) + behind)
+
+
+def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tensor:
+    """Standard deviation, between models, of each item's mean score over the users of a split.
+
+    Args:
+        trainer: holds the evaluated model, one of the models compared.
+        eval_data: the split; masked scores are left out of the means.
+        files: checkpoints of the others.
+
+    Returns:
+        float64 ``[n_items]``; 0 for items that no user may be shown.
+    """
+    own = trainer.model
+    means = [_mean_scores(trainer, eval_data)]
+    try:
+        for file in files:
+            content = _read(trainer, file)
+            net = trainer.config.model_class(trainer.config, trainer._train_data._dataset).to(trainer.config["device"])
+            try:
+                net.load_state_dict(content["state_dict"])
+            except RuntimeError as error:
+                raise FairError(f"reranker_models: {file} was trained with other settings than this model.") from error
+            net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+            if hasattr(own, "strengths"):  # seeds are compared, not strengths
+                net.set_strengths(**own.strengths)
+                net.variant = own.variant
+            trainer.model = net
+            means.append(_mean_scores(trainer, eval_data))
+    finally:
+        trainer.model = own
+    return torch.stack(means).std(0, correction=0)
+
+
+def _mean_scores(trainer: Any, eval_data: Any) -> Tensor:
+    total = count = torch.zeros(trainer.eval_collector.popularity.n_items, dtype=torch.double)
+    for _, scores, _, _ in trainer.scored_batches(eval_data):
+        shown = scores > -torch.inf
+        total = total + scores.double().masked_fill(~shown, 0.0).sum(0).cpu()
+        count = count + shown.sum(0).cpu()
+    return total / count.clamp(min=1)
+
+
+def _read(trainer: Any, file: str) -> dict[str, Any]:
+    content: dict[str, Any] = load_checkpoint(file, trainer.config["device"])
+    name = trainer.config["model"]
+    if content["model"] != name:
+        raise FairError(f"reranker_models: {file} is a checkpoint of {content['model']}, not of {name}.")
+    if content["fingerprint"] not in (None, trainer.fingerprint):
+        logger.warning("reranker_models: %s was trained on another split; it may have seen test items.", file)
+    return content

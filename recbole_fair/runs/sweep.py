@@ -1,0 +1,225 @@
+"""The sweep of a checkpoint: many settings of scoring time on validation and test, and which one to take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from recbole.evaluator.register import metrics_dict
+from recbole.utils import init_logger
+
+from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
+from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.constraint import Constraint
+from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.evaluator.directions import display_name, spec_of
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unused
+from recbole_fair.report.style import save_figure
+from recbole_fair.report.summary import sweep_lines
+from recbole_fair.report.tradeoff import tradeoff_figure
+from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
+from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
+from recbole_fair.runs.outputs import versions, write_result
+from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
+from recbole_fair.trainer.trainer import progress
+
+logger = logging.getLogger(__name__)
+
+
+def sweep_checkpoint(
+    model_file: str | Path,
+    grid: Sequence[str] | Mapping[str, Sequence[Any]],
+    x: str = "GiniIndex@10",
+    y: str = "NDCG@10",
+    subject_to: Sequence[str] = (),
+    output: str | Path | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model under many scoring-time settings on validation and test; users are encoded once a split.
+
+    Args:
+        model_file: checkpoint of a model with strengths that apply at scoring time, or of any model if ``config_dict``
+            names a ``reranker``.
+        grid: ``key=start:stop:step`` or ``key=a,b,c``, one a key; or values by key.
+        x: metric to choose by, among the settings that keep the bounds.
+        y: the metric that it is traded against.
+        subject_to: bounds on validation, such as ``NDCG@10 >= 0.9*base``.
+        output: where files go, without suffix: all settings to ``.csv``, the document to ``.json``, the figure to
+            ``.png`` and ``.svg``. While it runs, ``.partial.jsonl`` holds what is measured, and the same call goes on
+            from there. None: no files.
+        config_dict: settings to change, such as ``data_path`` or ``reranker``.
+
+    Returns:
+        ``base`` (metrics of the plain model by split), ``settings`` (one row each), ``front`` (rows of the Pareto front
+        of ``x`` and ``y`` on validation), ``chosen`` (the row that wins on validation, or None), ``grid``,
+        ``subject_to`` (the bounds as numbers), ``resumed`` (how many settings were there already),
+        ``seconds_a_setting`` (of the others), ``config``, ``versions`` and what names the run.
+
+    Raises:
+        FairError: for a checkpoint without strengths, an empty grid, an unknown metric or a value that is not allowed.
+    """
+    values = parse_grid(grid) if not isinstance(grid, Mapping) else {key: list(grid[key]) for key in grid}
+    settings = settings_of(values) if values else []
+    if not settings:
+        raise FairError("The grid is empty: give at least one key with values.")
+    x, y = (_metric_name(name) for name in (x, y))
+    wanted = [x, y, *(_metric_name(bound_metric(text)) for text in subject_to)]
+    content = load_checkpoint(model_file)
+    changes = dict(config_dict or {})
+    refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
+    for name in values:
+        if name in changes:
+            raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
+    changes = _with_metrics(content["config"], changes, wanted)
+    config = config_of(content, changes)
+    check_changes(content, config, changes)
+    check_keys(config["model"], config.model_class, config["reranker"], list(values))
+    init_logger(config)
+    trainer, loaders = load_trainer(config, content, model_file)
+    splits = {"valid": loaders[1], "test": loaders[2]}
+    if None in splits.values():
+        raise FairError("A sweep chooses on validation and reports test: use eval_args with both.")
+    journal = None
+    depends_on = {"checkpoint": file_digest(model_file), "settings": settings_of_numbers(plain_config(config))}
+    with Sweeper(trainer, splits, config["reranker"]) as sweeper:
+        sweeper.check(settings)
+        if output is not None:
+            journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
+        base = _base(sweeper, journal)
+        for name in (x, y):
+            if name not in base["valid"]:
+                raise FairError(f"{name} is not computed; there is {', '.join(base['valid'])}.")
+        bounds = [constraint_of(text, base["valid"]) for text in subject_to]
+        found, seconds = _measure_all(sweeper, settings, journal, bool(config["show_progress"]))
+    result = {
+        "kind": "sweep",
+        "model": config["model"],
+        "reranker": config["reranker"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "checkpoint": str(model_file),
+        "key": digest_of([depends_on, x, y, values, list(subject_to)]),
+        "x": x,
+        "y": y,
+        "grid": values,
+        "base": base,
+        "subject_to": [
+            {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
+            for text, bound in zip(subject_to, bounds, strict=True)
+        ],
+        **_choice(settings, found, x, y, bounds),
+        "resumed": len(settings) - len(seconds),
+        "seconds_a_setting": sum(seconds) / len(seconds) if seconds else None,
+        "mask_seen": config["mask_seen"],
+        "config": config.differences(),
+        "versions": versions(),
+    }
+    for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
+        logger.info(line)
+    if output is not None and journal is not None:
+        place = unused(f"{output}.json", lambda file: _is_another(file, result["key"])).removesuffix(".json")
+        _write(result, place)
+        journal.finish(settings)
+        logger.info("Written: %s.csv, .json, .png, .svg", place)
+    return result
+
+
+def _base(sweeper: Sweeper, journal: Journal | None) -> dict[str, dict[str, float]]:
+    base = None if journal is None else journal.get({})
+    if base is None:
+        base = sweeper.base()
+        if journal is not None:
+            journal.add({}, base)
+    known: dict[str, dict[str, float]] = base
+    return known
+
+
+def _measure_all(
+    sweeper: Sweeper, settings: Sequence[Setting], journal: Journal | None, show: bool
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """All settings in their order, and the seconds of those that were measured now."""
+    found: list[Any] = [None if journal is None else journal.get(setting) for setting in settings]
+    missing = [index for index in sweeper.order(settings) if found[index] is None]
+    if len(missing) < len(settings):
+        logger.info("Going on: %d of %d settings are there already.", len(settings) - len(missing), len(settings))
+    seconds = []
+    for index in progress(missing, len(missing), "Sweep", show):
+        start = time.perf_counter()
+        found[index] = sweeper.measure(settings[index])
+        seconds.append(time.perf_counter() - start)
+        if journal is not None:
+            journal.add(settings[index], found[index])
+    return found, seconds
+
+
+def _choice(
+    settings: Sequence[Setting],
+    found: Sequence[Mapping[str, Mapping[str, float]]],
+    x: str,
+    y: str,
+    bounds: Sequence[Constraint],
+) -> dict[str, Any]:
+    valid = [splits["valid"] for splits in found]
+    front, winner = front_of(valid, x, y), choose(valid, x, bounds)
+    rows = sweep_table(settings, found, front).to_dict("records")
+    return {
+        "settings": rows,
+        "front": [rows[index] for index in front],
+        "chosen": None if winner is None else rows[winner],
+    }
+
+
+def _is_another(file: Path, key: str) -> bool:
+    """Whether a file is there and is not the document of the sweep with this key: not ours to write over."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8"))["key"] != key)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):  # no sweep, or one of an older version
+        return True
+
+
+def _write(result: Mapping[str, Any], output: str | Path) -> None:
+    write_table(pd.DataFrame(result["settings"]), f"{output}.csv")
+    write_result(f"{output}.json", result)
+    save_figure(tradeoff_figure(result), output)
+
+
+def _metric_name(text: str) -> str:
+    """``name@k`` in lower case.
+
+    Raises:
+        FairError: if there is no such metric or no cutoff.
+    """
+    name, _, cutoff = text.strip().partition("@")
+    if spec_of(name) is None and name.lower() not in metrics_dict:
+        known = [cls.__name__ for cls in metrics_dict.values()]
+        raise FairError(f"{text!r}: there is no metric named {name!r}{did_you_mean(name, known)}")
+    if spec_of(name) is None and not cutoff:
+        return name.lower()  # RecBole's GAUC has none
+    if not cutoff.isdigit() or int(cutoff) < 1:
+        raise FairError(f"{text!r} needs a list length after the name, as in {display_name(name)}@10.")
+    return f"{name.lower()}@{int(cutoff)}"
+
+
+def _with_metrics(stored: Mapping[str, Any], changes: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """Changes with the metrics and list lengths that the sweep needs, beside those that are computed anyway."""
+    metrics, topk = (changes.get(key, stored.get(key)) or [] for key in ("metrics", "topk"))
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    topk = [topk] if isinstance(topk, int) else list(topk)
+    for name in wanted:
+        metric, _, cutoff = name.partition("@")
+        spec = spec_of(metric)
+        shown = metric if spec is None else spec.name
+        if shown.lower() not in (str(m).lower() for m in metrics):
+            metrics.append(shown)
+        if cutoff and int(cutoff) not in topk:
+            topk.append(int(cutoff))
+    return {**changes, "metrics": metrics, "topk": topk}

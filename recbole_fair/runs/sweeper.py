@@ -1,0 +1,237 @@
+"""Trade-off curves from one cached pass: users are encoded once, each setting costs an edit, a product and a top-k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from recbole_fair.analysis.grid import Setting
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.registry import get_reranker
+from recbole_fair.errors import FairError
+from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.settings import CANDIDATES
+from recbole_fair.runs.reranking import check_reranker, facts_of_split, reranked_struct
+
+
+@contextmanager
+def encoded_once(model: Any) -> Iterator[None]:
+    """Inside the block, what a model computes before its strengths matter is computed once a batch and remembered.
+
+    A model says how by a method ``encoded_once()`` of its own, which gives such a block. Of other post-hoc models the
+    base's ``represent_users`` is remembered; the rest are left as they are.
+
+    Args:
+        model: any model, in evaluation mode.
+    """
+    if hasattr(model, "encoded_once"):
+        with model.encoded_once():
+            yield
+        return
+    base = getattr(model, "base", None)
+    if base is None:
+        yield
+        return
+    encode, known = base.represent_users, {}
+
+    def remembered(interaction: Any) -> Tensor:
+        key = tuple(
+            interaction[field].cpu().numpy().tobytes()
+            for field in (base.USER_ID, getattr(base, "ITEM_SEQ", base.USER_ID))
+        )
+        if key not in known:
+            known[key] = encode(interaction)
+        return known[key]
+
+    base.represent_users = remembered
+    try:
+        yield
+    finally:
+        del base.represent_users
+
+
+def check_keys(model: str, model_class: Any, reranker: str | None, keys: Sequence[str]) -> None:
+    """See, before anything is loaded, that a grid's keys apply at scoring time.
+
+    Args:
+        model: the model's name.
+        model_class: its class.
+        reranker: the re-ranker's name, if there is one.
+        keys: the grid's keys.
+
+    Raises:
+        FairError: for a model without strengths and without a re-ranker, or a key that is none of theirs.
+    """
+    strengths = tuple(getattr(model_class, "strength_keys", ()))
+    of_lists = tuple(get_reranker(reranker).keys().values()) if reranker else ()
+    for key in keys:
+        if key in strengths or key in of_lists:
+            continue
+        if key.startswith("reranker_") and not reranker:
+            raise FairError(f"grid key {key}: choose a re-ranker by --reranker=NAME.")
+        if not strengths and not of_lists:
+            raise FairError(
+                f"{model} has no strengths to sweep; use the checkpoint of a steered model, or add --reranker=NAME and "
+                "sweep its keys."
+            )
+        allowed = ", ".join((*strengths, *of_lists))
+        raise FairError(
+            f"{key} is not a scoring-time setting of {' and '.join(filter(None, (model, reranker)))} ({allowed})"
+            f"{did_you_mean(key, (*strengths, *of_lists))}"
+        )
+
+
+class Sweeper:
+    """Measures one model, with or without a re-ranker, under many settings.
+
+    Used as ``with Sweeper(trainer, splits) as sweeper:``; the model's own strengths come back at the end.
+
+    Args:
+        trainer: a trainer with its splits bound and a model that can be scored.
+        splits: evaluation loaders by name, such as ``valid`` and ``test``.
+        reranker: name of the re-ranker that orders the lists; its other settings are those of the configuration.
+    """
+
+    def __init__(self, trainer: Any, splits: Mapping[str, Any], reranker: str | None = None) -> None:
+        self.trainer, self.splits, self.reranker = trainer, dict(splits), reranker
+        self.model = trainer.model
+        self.strength_keys: tuple[str, ...] = tuple(getattr(self.model, "strength_keys", ()))
+        self._stack = ExitStack()
+        self._collected: dict[str, tuple[Setting, Any, Any]] = {}
+
+    def __enter__(self) -> Sweeper:
+        """Begin to remember what the settings share."""
+        self.model.eval()
+        self._before = self._strengths()
+        self._stack.enter_context(encoded_once(self.model))
+        self._stack.enter_context(self.trainer.remembered_batches())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Forget it, and give the model its strengths back."""
+        self._collected.clear()
+        self._set(self._before)
+        self._stack.close()
+
+    def check(self, settings: Sequence[Setting]) -> None:
+        """See that every setting can be applied, before the first is measured.
+
+        Raises:
+            FairError: naming the value that cannot.
+        """
+        check_keys(self.trainer.config["model"], self.model, self.reranker, list(settings[0]) if settings else ())
+        seen: set[str] = set()
+        for setting in settings:
+            ours, theirs = self._parts(setting)
+            for key, value in ours.items():
+                if repr((key, value)) not in seen and hasattr(self.model, "check_strength"):
+                    self.model.check_strength(key, value)
+                seen.add(repr((key, value)))
+            if self.reranker and repr(theirs) not in seen:
+                seen.add(repr(theirs))
+                check_reranker(self.trainer, self._made(theirs))
+
+    def base(self) -> dict[str, dict[str, float]]:
+        """Metrics by split of what settings are compared with.
+
+        Of a model with variants it is the plain one, of others the model as it was saved; no re-ranker in either.
+        """
+        variants = getattr(self.model, "variants", ())
+        found = {}
+        with self.model.use_variant(variants[0]) if variants else nullcontext():
+            for split, loader in self.splits.items():
+                found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+        return found
+
+    def measure(self, setting: Setting) -> dict[str, dict[str, float]]:
+        """Metrics by split under one setting; with a re-ranker the candidates of the last model setting are reused."""
+        ours, theirs = self._parts(setting)
+        self._set(ours)
+        found: dict[str, dict[str, float]] = {}
+        for split, loader in self.splits.items():
+            if self.reranker is None:
+                with self._final():
+                    found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+                continue
+            struct, facts = self._candidates(split, ours, self._made(theirs))
+            changed = reranked_struct(struct, self._made(theirs), facts)
+            found[split] = dict(self.trainer.evaluator.evaluate(changed))
+        return found
+
+    def order(self, settings: Sequence[Setting]) -> list[int]:
+        """Indices of settings in an order in which candidates are collected once for each setting of the model."""
+        first: dict[str, int] = {}
+        keys = [repr(self._parts(setting)[0]) for setting in settings]
+        for index, key in enumerate(keys):
+            first.setdefault(key, index)
+        return sorted(range(len(settings)), key=lambda i: (first[keys[i]], i)) if self.reranker else [*range(len(keys))]
+
+    # -- one setting ---------------------------------------------------------------------------------------------
+
+    def _parts(self, setting: Setting) -> tuple[Setting, Setting]:
+        ours = {key: value for key, value in setting.items() if key in self.strength_keys}
+        return ours, {key: value for key, value in setting.items() if key not in ours}
+
+    def _strengths(self) -> Setting:
+        return {key: getattr(self.model, key) for key in self.strength_keys if hasattr(self.model, key)}
+
+    def _set(self, strengths: Setting) -> None:
+        if hasattr(self.model, "set_strengths"):
+            self.model.set_strengths(**strengths)
+            return
+        for key, value in strengths.items():
+            setattr(self.model, key, value)
+
+    def _final(self) -> Any:
+        final = getattr(self.model, "final_variant", None)
+        return nullcontext() if final is None else self.model.use_variant(final)
+
+    def _made(self, changes: Setting) -> ReRanker:
+        made: ReRanker = get_reranker(str(self.reranker)).from_config(_Overlay(self.trainer.config, changes))
+        return made
+
+    def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
+        known = self._collected.get(split)
+        made_for = {**strengths, "reranker_models": getattr(reranker, "files", ())}  # facts come from these models
+        if known is None or known[0] != made_for:
+            loader = self.splits[split]
+            wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
+            with self._final():
+                struct = self.trainer.collect(loader, candidates=wanted)
+                facts = facts_of_split(self.trainer, loader, struct, reranker)
+            self._collected[split] = known = (made_for, struct, facts)
+        return known[1], known[2]
+
+
+class _Overlay:
+    """A configuration with some keys changed."""
+
+    def __init__(self, config: Any, changes: Mapping[str, Any]) -> None:
+        self._config, self._changes = config, changes
+
+    def __getitem__(self, key: str) -> Any:
+        return self._changes[key] if key in self._changes else self._config[key]
+
+
+def sweep_table(
+    settings: Sequence[Setting], results: Sequence[Mapping[str, Mapping[str, float]]], front: Sequence[int]
+) -> pd.DataFrame:
+    """One row a setting: its strengths, ``SPLIT NAME`` of every metric, and whether it is on the Pareto front.
+
+    Args:
+        settings: the settings.
+        results: metrics by split of each.
+        front: indices of those on the front.
+    """
+    rows = []
+    for index, (setting, splits) in enumerate(zip(settings, results, strict=True)):
+        row = dict(setting)
+        for split, values in splits.items():
+            row |= {f"{split} {name}": value for name, value in values.items()}
+        rows.append({**row, "front": index in front})
+    return pd.DataFrame(rows)

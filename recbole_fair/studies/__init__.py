@@ -1,1 +1,0 @@
-"""Several evaluations behind one question: load or train, measure, choose, write; from start to files."""

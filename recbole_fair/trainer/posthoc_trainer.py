@@ -1,0 +1,285 @@
+"""Training of post-hoc models: get a base model, fit the intervention on it, validate every variant."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_seed
+
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.keys import KEYS
+from recbole_fair.config.layers import properties_dir, read_yaml
+from recbole_fair.config.recbole_keys import COMPUTED_KEYS
+from recbole_fair.config.registry import MODEL_TRAINERS, get_trainer
+from recbole_fair.errors import FairError
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
+from recbole_fair.report.tables import intervention_tables
+from recbole_fair.trainer.resumption import epochs_that_count
+from recbole_fair.trainer.variant_trainer import VariantTrainer
+
+logger = logging.getLogger(__name__)
+
+# Settings that leave the trained weights of a base model as they are.
+_NOT_OF_TRAINING = frozenset(
+    {
+        "base_model_file",
+        "bootstrap",
+        "checkpoint_dir",
+        "ckl_smoothing",
+        "coverage_min_count",
+        "data_path",
+        "eval_batch_size",
+        "eval_memory_mb",
+        "gpu_id",
+        "group_field",
+        "group_metrics",
+        "log_wandb",
+        "loss_decimal_place",
+        "metric_decimal_place",
+        "metric_history",
+        "metrics",
+        "model",
+        "neurons_file",
+        "nproc",
+        "pce_levels",
+        "per_item_file",
+        "per_user_file",
+        "recommendations_file",
+        "result_file",
+        "resume",
+        "save_dataloaders",
+        "save_dataset",
+        "segment_by",
+        "segment_head_share",
+        "segment_tail_share",
+        "show_progress",
+        "state",
+        "tail_ratio",
+        "topk",
+        "upd_base",
+        "upd_over",
+        "upd_smoothing",
+        "use_gpu",
+        "wandb_project",
+        "worker",
+    }
+)
+
+
+class PostHocTrainer(VariantTrainer):
+    """Trainer of a :class:`~recbole_fair.model.posthoc.PostHocModel`.
+
+    ``fit`` (1) takes the base model from ``base_model_file``, or from a finished checkpoint in ``checkpoint_dir`` that
+    was trained on the same data, split, seed and settings, or trains it with its own trainer; (2) fits the
+    intervention; (3) validates every variant and writes one checkpoint.
+
+    Attributes:
+        timings: seconds by stage.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.timings: dict[str, float] = {}
+        model.scored_batches = self.scored_batches
+        self._resume_base: str | None = None
+        if model.report:
+            self.checkpoint_extra["intervention"] = model.report
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, Any]:
+        """Obtain the base, fit the intervention, validate; see the class.
+
+        Returns:
+            Validation score and metrics of the final variant; without validation data RecBole's start value and None.
+        """
+        if self._train_data is not train_data:
+            self.bind(train_data, valid_data, self._test_data)
+        self.model.check_splits(train_data, valid_data)
+        start = time.perf_counter()
+        base = self._obtain_base(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        self.model.freeze_base()
+        self.timings["base"] = time.perf_counter() - start
+        start = time.perf_counter()
+        self._seed_again(train_data)
+        report = self.model.fit_intervention(train_data, valid_data, show_progress)
+        self.timings["intervention"] = time.perf_counter() - start
+        validation = self.validate_variants(valid_data, show_progress)
+        self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
+        found = self.keep_fitted(valid_data, saved)
+        for line in intervention_tables(report, validation, self.valid_metric):
+            logger.info(line)
+        return found
+
+    def resume_checkpoint(self, resume_file: str | Path) -> None:
+        """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.
+
+        Raises:
+            FairError: a file that is no checkpoint of the base model.
+        """
+        name = load_checkpoint(resume_file)["model"]
+        if name == self.config["model"]:
+            raise FairError(
+                f"resume={resume_file} is a finished {name}; use `recbole-fair evaluate`, or give the checkpoint of "
+                f"the interrupted {self.model.base_model_name}."
+            )
+        self._resume_base = str(resume_file)
+
+    def _seed_again(self, train_data: Any) -> None:
+        """A base that was found has drawn no random numbers; the intervention must not depend on which it was."""
+        seed = self.config["seed"]
+        init_seed(seed, self.config["reproducibility"])
+        generator = getattr(train_data, "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
+        if hasattr(train_data, "set_epoch"):
+            train_data.set_epoch(0)
+
+    # -- the base model ------------------------------------------------------------------------------------------
+
+    def base_config(self) -> FairConfig:
+        """The configuration under which the base model alone would be trained."""
+        # One preset may serve several methods on the same base.
+        methods = {name for name, trainer in MODEL_TRAINERS.items() if trainer == "PostHocTrainer"}
+        own = {key for name in methods | {self.config["model"]} for key in _own_keys(name)}
+        settings = {
+            key: value
+            for key, value in self.config.user_settings.items()
+            if key not in own and key not in ("neurons_file", "base_model_file", "resume")
+        }
+        config = FairConfig(self.model.base_model_name, self.config["dataset"], config_dict=settings)
+        config["load_col"] = self.config["load_col"]  # reading the files may have completed it
+        return config
+
+    def _obtain_base(
+        self,
+        train_data: Any,
+        valid_data: Any,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> dict[str, Any]:
+        config = self.base_config()
+        given = self.config["base_model_file"]
+        if given is not None:
+            content = self._read_base(given, config)
+            self._take_base(given, content)
+            return {"source": "base_model_file", "file": str(given), **_training_facts(content)}
+        found = None if self._resume_base else self._find_base(config)
+        if found is not None:
+            path, content = found
+            self._take_base(path, content)
+            logger.info("Using the base model %s: same data, split, seed and settings.", path)
+            return {"source": "checkpoint_dir", "file": str(path), **_training_facts(content)}
+        trainer = get_trainer(config, self.model.base_class)(config, self.model.base)
+        trainer.bind(train_data, valid_data, self._test_data)
+        if self._resume_base:
+            trainer.resume_checkpoint(self._resume_base)
+        score, result = trainer.fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        trainer.load_best()
+        return {
+            "source": "trained",
+            "file": str(trainer.saved_model_file) if saved else None,
+            "best_valid_score": float(score),
+            "best_valid_result": dict(result) if result else None,
+        }
+
+    def _take_base(self, path: str | Path, content: Mapping[str, Any]) -> None:
+        try:
+            self.model.base.load_state_dict(content["state_dict"])
+        except RuntimeError as error:
+            raise FairError(
+                f"{path} does not fit the settings of {self.model.base_model_name}; "
+                f"use the settings that it was trained with ({str(error).splitlines()[-1].strip()})."
+            ) from error
+        self.model.base.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+
+    def _read_base(self, path: str | Path, config: FairConfig) -> dict[str, Any]:
+        content = load_checkpoint(path, self.config["device"])
+        name = self.model.base_model_name
+        if content["model"] != name:
+            raise FairError(f"base_model_file={path} is a checkpoint of {content['model']}, not of {name}.")
+        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
+            raise FairError(
+                f"base_model_file={path} was trained on other data or another split than {self.config['dataset']} as "
+                "configured; use the same files, filters and eval_args."
+            )
+        different = differing_settings(content["config"], plain_config(config))
+        if different:
+            logger.warning(
+                "The base model %s was trained with other settings: %s.",
+                path,
+                ", ".join(f"{key}={old!r} (now {new!r})" for key, (old, new) in different.items()),
+            )
+        return content
+
+    def _find_base(self, config: FairConfig) -> tuple[Path, dict[str, Any]] | None:
+        """The newest finished checkpoint of the base model whose data and settings are those of this run."""
+        alike = checkpoints_alike(self.config["checkpoint_dir"], config, self.fingerprint)
+        return next(((path, content) for path, content in alike if finished(content)), None)
+
+
+def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that matter for training and differ between two plain configurations: key to both values."""
+    keys = {key for key in set(one) | set(other) if not key.startswith("reranker")} - _NOT_OF_TRAINING - COMPUTED_KEYS
+    pairs = {key: (one.get(key), other.get(key)) for key in sorted(keys)}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def checkpoints_alike(
+    folder: str | Path, config: FairConfig, fingerprint: str | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Checkpoints of a model that was trained, or is being trained, on the same data under the same settings.
+
+    Args:
+        folder: where to look.
+        config: the model's configuration.
+        fingerprint: digest of the data's splits.
+
+    Yields:
+        Path and content, newest first; files that cannot be read are passed over.
+    """
+    name, wanted = config["model"], plain_config(config)
+    for path in sorted(Path(folder).glob(f"{name}-*.pth"), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            content = load_checkpoint(path, config["device"])
+        except FairError as error:
+            logger.debug("Not a checkpoint to use: %s", error)
+            continue
+        same = content["model"] == name and content["fingerprint"] == fingerprint
+        if same and not differing_settings(content["config"], wanted):
+            yield path, content
+
+
+def _own_keys(model: str) -> set[str]:
+    """Keys of the intervention: those of the model's own properties file."""
+    file = properties_dir() / "model" / f"{model}.yaml"
+    # Metrics and list lengths that such a file sets are those of its reports, not of the method.
+    return set(read_yaml(file)) & set(KEYS) if file.is_file() else set()
+
+
+def finished(content: Mapping[str, Any]) -> bool:
+    """Whether the training that wrote a checkpoint ran to its end, by early stopping or by its last epoch."""
+    training, config = content.get("training"), content["config"]
+    if training is None:
+        return False
+    epochs = epochs_that_count(config["epochs"], config["eval_step"], training["best_valid_result"] is not None)
+    return training["epoch"] + 1 >= epochs or training["cur_step"] > config["stopping_step"]
+
+
+def _training_facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    training = content.get("training") or {}
+    return {key: training.get(key) for key in ("best_valid_score", "best_valid_result")}

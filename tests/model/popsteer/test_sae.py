@@ -1,0 +1,229 @@
+"""TopKSAE: its sparse arithmetic against dense autograd, its recipe, its fitting."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_fair.errors import FairError
+from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae, geometric_median, measure_sae, split_by_user
+from recbole_fair.model.popsteer.sparse_ops import grouped_topk, scatter_rows, sparse_decode, topk_linear
+
+
+def mixture(n: int, d: int, atoms: int, active: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sparse positive mixtures of unit atoms: what a sparse autoencoder can recover."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = F.normalize(torch.randn(atoms, d, generator=generator), dim=1)
+    codes = torch.zeros(n, atoms)
+    which = torch.rand(n, atoms, generator=generator).topk(active, dim=1).indices
+    codes.scatter_(1, which, 1.0 + torch.rand(n, active, generator=generator))
+    return codes @ basis, torch.arange(n) // 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    columns=st.sampled_from([1, 7, 16, 64, 96, 256, 1000, 1024]),
+    share=st.floats(0.0, 1.0),
+    levels=st.sampled_from([2, 50, 10**6]),
+    seed=st.integers(0, 10**6),
+)
+def test_grouped_topk_is_topk(rows: int, columns: int, share: float, levels: int, seed: int) -> None:
+    k = max(1, min(columns, round(share * columns)))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-levels, levels, (rows, columns), generator=generator).float()
+    values, indices = grouped_topk(x, k)
+    assert torch.equal(values.sort(dim=1).values, x.topk(k, dim=1).values.flip(1))
+    assert torch.equal(x.gather(1, indices), values)
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+def test_gradients_equal_dense_autograd() -> None:
+    torch.manual_seed(0)
+    d, n, k = 6, 64, 5
+    sae = TopKSAE(d, n, k).double()
+    with torch.no_grad():
+        sae.b_enc.normal_(0, 0.3)
+        sae.b_dec.normal_()
+        sae.W_dec.normal_()
+    dense = copy.deepcopy(sae)
+    x = torch.randn(40, d, dtype=torch.float64)
+    sae.inputs_since_fired[::3] = 10**6
+    loss = sae.loss(x, sae(x), aux_coef=0.5, dead_after=100, batch_variance=True)
+    loss.backward()
+
+    # The same loss written with dense tensors and plain autograd.
+    z = (x - dense.b_dec) @ dense.W_enc.t() + dense.b_enc
+    kept = torch.zeros_like(z).scatter(1, z.topk(k).indices, 1.0)
+    x_hat = (z.relu() * kept) @ dense.W_dec + dense.b_dec
+    e = (x - x_hat).detach()
+    dead = torch.zeros(n, dtype=torch.bool)
+    dead[::3] = True
+    masked = z.masked_fill(~dead, float("-inf"))
+    k_aux = min(max(k, d // 2), int(dead.sum()))
+    aux = torch.zeros_like(z).scatter(1, masked.topk(k_aux).indices, 1.0)
+    e_hat = (z.relu() * aux) @ dense.W_dec
+    expected = (x - x_hat).square().sum() / (x - x.mean(0)).square().sum()
+    expected = expected + 0.5 * (e - e_hat).square().mean() / (e - e.mean(0)).square().mean()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    for name, parameter in sae.named_parameters():
+        torch.testing.assert_close(parameter.grad, dict(dense.named_parameters())[name].grad, rtol=1e-9, atol=1e-12)
+
+
+def test_sparse_ops_against_loops() -> None:
+    torch.manual_seed(1)
+    weight, rows = torch.randn(9, 3), torch.randn(4, 3)
+    values, indices = torch.randn(4, 2), torch.tensor([[0, 8], [8, 3], [3, 0], [1, 8]])
+    decoded, scattered = torch.zeros(4, 3), torch.zeros(9, 3)
+    for b in range(4):
+        for k in range(2):
+            decoded[b] += values[b, k] * weight[indices[b, k]]
+            scattered[indices[b, k]] += values[b, k] * rows[b]
+    torch.testing.assert_close(sparse_decode(values, indices, weight), decoded)
+    torch.testing.assert_close(scatter_rows(values, indices, rows, 9), scattered)
+    top_values, top_indices = topk_linear(rows, weight, torch.zeros(9), 3)
+    torch.testing.assert_close((rows @ weight.t()).gather(1, top_indices), top_values)
+
+
+def test_encodings_agree_and_negative_latents_do_not_fire() -> None:
+    torch.manual_seed(2)
+    sae = TopKSAE(8, 32, 20)
+    with torch.no_grad():
+        sae.b_enc.fill_(-0.5)
+    x = torch.randn(3, 8)
+    values, indices = sae.encode_sparse(x)
+    dense = sae.encode(x)
+    assert values.min() == 0  # with a bias this low, fewer than k latents are positive
+    assert torch.equal(dense.gather(1, indices), values)
+    chosen, where = sae.select(sae.encode_pre(x))
+    torch.testing.assert_close(dense, torch.zeros_like(dense).scatter(1, where, chosen))
+    torch.testing.assert_close(sae.decode(dense), sae(x).reconstruction)
+    sae.count_firing(sae(x))
+    never = ~(dense > 0).any(dim=0)
+    assert never.any()
+    assert torch.equal(sae.inputs_since_fired > 0, never)
+
+
+def test_shift_equals_bias() -> None:
+    torch.manual_seed(3)
+    sae, x, shift = TopKSAE(8, 32, 4), torch.randn(20, 8), torch.randn(32)
+    expected = sae.decode_sparse(*sae.select(sae.encode_pre(x) + shift))
+    torch.testing.assert_close(sae(x, shift).reconstruction, expected)
+
+
+def test_decoder_stays_on_the_sphere_and_gradient_is_tangent() -> None:
+    x, users = mixture(600, 8, 12, 2, seed=0)
+    sae = TopKSAE(8, 32, 4)
+    fit_sae(sae, x, users, SAESettings(epochs=2, batch_size=64))
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(32))
+    sae.loss(x, sae(x), 0.0, 100).backward()
+    sae.project_gradient()
+    torch.testing.assert_close((sae.W_dec.grad * sae.W_dec).sum(dim=1), torch.zeros(32), atol=1e-6, rtol=0)
+
+
+def test_fit_recovers_a_sparse_mixture() -> None:
+    x, users = mixture(4000, 16, 24, 2, seed=1)
+    sae = TopKSAE(16, 64, 4)
+    fit = fit_sae(sae, x, users, SAESettings(epochs=40, batch_size=256, learning_rate=3e-3, dead_after=4000))
+    assert fit.quality.cosine > 0.975
+    assert fit.quality.fvu == pytest.approx(min(fit.history), rel=1e-6)
+    assert fit.history[fit.best_epoch - 1] == min(fit.history)
+
+
+def test_dead_latents_revive() -> None:
+    """Latents whose encoder never wins the selection come back through AuxK, and the reconstruction gains by it."""
+
+    class BornDead(TopKSAE):
+        def initialize(self, *args: object, **kwargs: object) -> None:
+            super().initialize(*args, **kwargs)  # type: ignore[arg-type]
+            with torch.no_grad():
+                self.W_enc[8:] *= 0.02  # too quiet to be among the top k
+
+    x, users = mixture(4000, 16, 24, 3, seed=2)
+    alive = {}
+    for aux_coef in (0.0, 1 / 32):
+        sae = BornDead(16, 64, 4)
+        settings_ = SAESettings(epochs=25, batch_size=128, aux_coef=aux_coef, dead_after=1000, stopping_step=25)
+        alive[aux_coef] = fit_sae(sae, x, users, settings_).quality
+    assert alive[1 / 32].alive_share > alive[0.0].alive_share + 0.1
+    assert alive[1 / 32].fvu < 0.95 * alive[0.0].fvu
+
+
+def test_fit_is_deterministic_and_leaves_the_global_generator_alone() -> None:
+    x, users = mixture(500, 8, 12, 2, seed=3)
+    states = []
+    for _ in range(2):
+        torch.manual_seed(len(states))
+        before = torch.get_rng_state()
+        sae = TopKSAE(8, 32, 4)
+        torch.set_rng_state(before)
+        fit_sae(sae, x, users, SAESettings(epochs=2, batch_size=64, seed=5))
+        assert torch.equal(before, torch.get_rng_state())
+        states.append(sae.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_budget_and_early_stopping() -> None:
+    x, users = mixture(500, 8, 12, 2, seed=4)
+    fit = fit_sae(TopKSAE(8, 32, 4), x, users, SAESettings(epochs=50, batch_size=50, max_inputs=1000))
+    assert fit.inputs == 1000
+    # With a rate of 0 nothing improves after the first epoch.
+    fit = fit_sae(TopKSAE(8, 32, 4), x, users, SAESettings(learning_rate=0.0, stopping_step=3, batch_size=100))
+    assert fit.epochs == 4
+    assert fit.best_epoch == 1
+
+
+def test_split_keeps_users_together() -> None:
+    users = torch.tensor([3, 3, 3, 8, 8, 2, 9, 9, 9, 9])
+    for seed in range(5):
+        mask = split_by_user(users, 0.1, torch.Generator().manual_seed(seed))
+        assert len(users[mask].unique()) == 1
+        assert not set(users[mask].tolist()) & set(users[~mask].tolist())
+    with pytest.raises(FairError, match="at least 2 users"):
+        split_by_user(torch.tensor([4, 4]), 0.1, torch.Generator())
+
+
+def test_quality_against_definitions() -> None:
+    torch.manual_seed(5)
+    sae, x = TopKSAE(8, 32, 4).double(), torch.randn(300, 8, dtype=torch.float64) + 3.0
+    output = sae(x)
+    error = x - output.reconstruction
+    quality = measure_sae(sae, x, batch_size=64)
+    variance = (x - x.mean(0)).square().sum()
+    assert quality.fvu == pytest.approx((error.square().sum() / variance).item())
+    assert quality.explained_variance == pytest.approx(
+        (1 - error.var(0, correction=0).sum() / x.var(0, correction=0).sum()).item()
+    )
+    assert quality.cosine == pytest.approx(F.cosine_similarity(x, output.reconstruction).mean().item())
+    fired = sae.encode(x) > 0
+    assert quality.l0 == pytest.approx(fired.sum(1).double().mean().item())
+    assert quality.alive_share == pytest.approx(fired.any(0).double().mean().item())
+    torch.testing.assert_close(quality.frequency, fired.double().mean(0))
+
+
+def test_state_dict_round_trip_without_encoder_bias() -> None:
+    x, users = mixture(300, 8, 12, 2, seed=6)
+    sae = TopKSAE(8, 32, 4, encoder_bias=False)
+    fit_sae(sae, x, users, SAESettings(epochs=1, batch_size=64))
+    assert torch.equal(sae.b_enc, torch.zeros(32))
+    fresh = TopKSAE(8, 32, 4, encoder_bias=False)
+    fresh.load_state_dict(sae.state_dict())
+    assert torch.equal(fresh(x).reconstruction, sae(x).reconstruction)
+
+
+@pytest.mark.parametrize("k", [0, 33, -1])
+def test_k_out_of_range(k: int) -> None:
+    with pytest.raises(FairError, match="sae_k"):
+        TopKSAE(8, 32, k)
+
+
+def test_geometric_median_resists_an_outlier() -> None:
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5], [1000.0, 1000.0]])
+    median = geometric_median(points, iterations=500)
+    assert (median - torch.tensor([0.5, 0.5])).norm() < 0.4
