@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_fair.errors import FairError
+from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.variants import Variants
 
 Progress = Callable[[int, int, str], None]
@@ -30,7 +31,9 @@ class PostHocModel(Variants, AbstractRecommender):
     plain values go into ``report``.
 
     Attributes:
-        base_class: class of the base model: split scoring (``represent_users``, ``item_representations``).
+        base_class: class of the base model.
+        needs_split: whether the base has to say its users' and items' vectors; it is then made an instance of
+            :class:`~recbole_fair.model.bases.split.Split`.
         base_model_name: its name, by which its settings are found.
         trainer_name: the trainer in the registry.
         variants: what can be scored: the base first, the intervention at full strength last.
@@ -43,6 +46,7 @@ class PostHocModel(Variants, AbstractRecommender):
 
     base_class: ClassVar[type[Any]]
     base_model_name: ClassVar[str]
+    needs_split: ClassVar[bool] = True
     trainer_name: ClassVar[str] = "PostHocTrainer"
     variants: ClassVar[tuple[str, ...]] = ("base", "intervened")
     other_parameter_name: ClassVar[list[str]] = ["report"]
@@ -52,7 +56,8 @@ class PostHocModel(Variants, AbstractRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
-        self.base = self.base_class(config, dataset)
+        base_class = split_class(self.base_class) if self.needs_split else self.base_class
+        self.base = base_class(config, dataset)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.report: dict[str, Any] = {}
         self.variant = self.variants[-1]
@@ -109,8 +114,8 @@ class PostHocModel(Variants, AbstractRecommender):
 
     def item_bias(self) -> Tensor | None:
         """``[n_items]`` of the base, if it has one."""
-        bias = getattr(self.base, "item_bias", None)
-        return bias() if bias is not None else None
+        bias: Tensor | None = self.base.score_bias()
+        return bias
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:

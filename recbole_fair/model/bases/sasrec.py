@@ -9,20 +9,22 @@ evaluation computes the last block only for the position that is scored.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from recbole.model.sequential_recommender.sasrec import SASRec as RecBoleSASRec
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.dropout import fast_dropout
 from recbole_fair.model.bases.loss import chunked_cross_entropy
+from recbole_fair.model.bases.split import Split
 
 
-class SASRec(RecBoleSASRec):
+class SASRec(Split, RecBoleSASRec):
     """Self-attentive sequential recommendation with split scoring.
 
     ``calculate_loss`` takes either RecBole's prefixes (``train_positions: last``) or windows: ``window_items``
@@ -31,7 +33,9 @@ class SASRec(RecBoleSASRec):
     """
 
     reads_windows = True
-    sequence_fields: tuple[str, ...] = ()  # it reads no list but that of the items
+    sequence_fields: ClassVar[tuple[str, ...] | None] = ()  # it reads no list but that of the items
+    any_width: ClassVar[bool] = True
+    encodes_positions: ClassVar[bool] = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         if config["hidden_size"] % config["n_heads"] != 0:
@@ -118,6 +122,11 @@ class SASRec(RecBoleSASRec):
         hidden = self.encode(items, positions)
         wanted = targets > 0
         return chunked_cross_entropy(hidden[wanted], self.item_embedding.weight, targets[wanted])
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The encoder's layers."""
+        layers: Sequence[nn.Module] = self.trm_encoder.layer
+        return layers
 
     # -- scoring -------------------------------------------------------------------------------------------------
 

@@ -1,60 +1,175 @@
-"""RecBole's BPR and LightGCN with split scoring: the same models, which also say what their two sides are."""
+"""Models said as users' vectors times items' vectors: what post-hoc methods on representations need of a base.
+
+RecBole's classes score whole lists at once. :func:`split_class` gives the same class, with the same parameters, state
+dict and training, which also says what its two sides are. One adapter serves a family of models:
+:mod:`~recbole_fair.model.bases.sequences`, :mod:`~recbole_fair.model.bases.embeddings` and
+:mod:`~recbole_fair.model.bases.decoders`. A model class of one's own takes part when it has the two functions
+``represent_users`` and ``item_representations``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import torch
-from recbole.model.general_recommender import BPR, LightGCN
-from torch import Tensor
+from recbole.model.abstract_recommender import AbstractRecommender
+from torch import Tensor, nn
 
-
-class SplitBPR(BPR):
-    """BPR: a user's representation is the embedding."""
-
-    def represent_users(self, interaction: Any) -> Tensor:
-        """``[B, d]`` user embeddings."""
-        users: Tensor = self.user_embedding(interaction[self.USER_ID])
-        return users
-
-    def item_representations(self) -> Tensor:
-        """``[n_items, d]`` item embeddings."""
-        items: Tensor = self.item_embedding.weight
-        return items
+from recbole_fair.errors import FairError
 
 
-class FullPrecisionLightGCN(LightGCN):
-    """LightGCN whose propagation stays in full precision under ``enable_amp``.
+class Split:
+    """A model whose scores are ``to_scores(users @ items.T + bias)``.
 
-    Sparse products have no gradient in 16 bits on a CPU; RecBole's own class ends in PyTorch's error there.
+    Attributes:
+        reads_user_id: whether a sequential model looks at who the user is beside the sequence, so that a synthetic user
+            needs an identity.
+        any_width: whether a sequential model gives the same for a sequence however many columns of padding follow;
+            where it does not, sequences have to be padded to the full window, as RecBole pads them.
+        encodes_positions: whether ``encode(item_seq, positions)`` gives the representations of all prefixes at once.
+        sequence_fields: lists that a sequential model reads beside that of the items; None if that is not known.
     """
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Propagated users and items."""
-        with torch.autocast(self.device.type, enabled=False):
-            users, items = super().forward()
-        return users, items
-
-
-class SplitLightGCN(FullPrecisionLightGCN):
-    """LightGCN: representations are the propagated embeddings, averaged over the layers."""
-
-    _propagated: tuple[tuple[int, int], Tensor, Tensor] | None = None
-
-    def _sides(self) -> tuple[Tensor, Tensor]:
-        """Propagated users and items; without gradient they are kept for as long as the embeddings stay as they are."""
-        if torch.is_grad_enabled():
-            users, items = self.forward()
-            return users, items
-        version = self.user_embedding.weight._version, self.item_embedding.weight._version
-        if self._propagated is None or self._propagated[0] != version:
-            self._propagated = (version, *self.forward())
-        return self._propagated[1:]
+    reads_user_id: ClassVar[bool] = False
+    any_width: ClassVar[bool] = False
+    encodes_positions: ClassVar[bool] = False
+    sequence_fields: ClassVar[tuple[str, ...] | None] = None
 
     def represent_users(self, interaction: Any) -> Tensor:
-        """``[B, d]`` propagated users."""
-        return self._sides()[0][interaction[self.USER_ID]]
+        """``[B, d]`` representations of the users of a batch."""
+        raise NotImplementedError
 
     def item_representations(self) -> Tensor:
-        """``[n_items, d]`` propagated items."""
-        return self._sides()[1]
+        """``[n_items, d]`` representations of all items, row 0 being the padding item."""
+        raise NotImplementedError
+
+    def score_bias(self) -> Tensor | None:
+        """``[n_items]`` what is added to the items' scores whoever the user is, or None.
+
+        By default what the class's own function ``item_bias()`` gives, if it has one.
+        """
+        function = vars_of(type(self)).get("item_bias")
+        bias: Tensor | None = function(self) if callable(function) else None
+        return bias
+
+    def to_scores(self, products: Tensor) -> Tensor:
+        """The model's own scores for ``users @ items.T + bias``: an increasing function of each entry."""
+        return products
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Transformer blocks, in order, whose outputs are ``[B, L, d]``; none for a model of another make."""
+        return ()
+
+
+#: RecBole's models that are no product of users and items, and why.
+NO_SPLIT: dict[str, str] = {
+    "ADMMSLIM": "it has no vectors: items are compared with the user's items one by one",
+    "AsymKNN": "it has no vectors: items are compared with the user's items one by one",
+    "CFKG": "it scores by distance, not by a product",
+    "ConvNCF": "a network scores each pair of user and item",
+    "DIEN": "a network scores each pair of user and item",
+    "DIN": "a network scores each pair of user and item",
+    "DiffRec": "its scores come out of a diffusion over all items",
+    "EASE": "it has no vectors: items are compared with the user's items one by one",
+    "ItemKNN": "it has no vectors: items are compared with the user's items one by one",
+    "GRU4RecCPR": "its scores mix several distributions over items",
+    "GRU4RecKG": "it needs vectors of entities from files of their own, with which this has not been tried",
+    "KGAT": "its graph's attention is no part of its checkpoints",
+    "KGCN": "an item's vector depends on the user",
+    "KGNNLS": "an item's vector depends on the user",
+    "KGIN": "it needs the package torch_scatter, with which this has not been tried",
+    "KSR": "it needs vectors of entities from files of their own, with which this has not been tried",
+    "KTUP": "it scores by distance, not by a product",
+    "LDiffRec": "its scores come out of a diffusion over all items",
+    "MacridVAE": "its scores mix several users' vectors, one a group of items",
+    "MCCLK": "it needs the package torch_scatter, with which this has not been tried",
+    "MKR": "a network scores each pair of user and item",
+    "NAIS": "a user's vector depends on the item that is scored",
+    "NeuMF": "a network scores each pair of user and item",
+    "NNCF": "a network scores each pair of user and item",
+    "Pop": "it gives everybody the same items",
+    "Random": "its scores are drawn at random",
+    "RepeatNet": "its scores mix two distributions, one of them over the user's own items",
+    "RippleNet": "a user's vector depends on the item that is scored",
+    "SASRecCPR": "its scores mix several distributions over items",
+    "SLIMElastic": "it has no vectors: items are compared with the user's items one by one",
+    "TransRec": "it scores by distance, not by a product",
+}
+
+
+@functools.cache
+def families() -> dict[type[Any], type[Split]]:
+    """RecBole's classes that can be split, each with the adapter of its family."""
+    from recbole_fair.model.bases import decoders, embeddings, sequences
+
+    return {**sequences.FAMILIES, **embeddings.FAMILIES, **decoders.FAMILIES}
+
+
+def split_names() -> tuple[str, ...]:
+    """Names of RecBole's models that can be a base, sorted."""
+    return tuple(sorted({model.__name__ for model in families() if model.__module__.startswith("recbole.")}))
+
+
+_MADE: dict[type[Any], type[Any]] = {}
+
+
+def split_class(model: type[Any]) -> type[Any]:
+    """A model's class with the two sides of its scores.
+
+    Args:
+        model: a class of RecBole, one derived from it that scores as it does, or a class of one's own with
+            ``represent_users`` and ``item_representations``.
+
+    Returns:
+        A class derived from ``model`` and :class:`Split`, of the same name: the same parameters, state dict and
+        training. The same class for the same argument.
+
+    Raises:
+        FairError: the model is not of that kind; the sentence says why and what applies instead.
+    """
+    if issubclass(model, Split):
+        return model
+    if model not in _MADE:
+        _MADE[model] = _split(model)
+    return _MADE[model]
+
+
+def vars_of(model: type[Any]) -> dict[str, Any]:
+    """All attributes of a class, those of its ancestors included."""
+    return {name: value for one in reversed(model.__mro__) for name, value in vars(one).items()}
+
+
+def _split(model: type[Any]) -> type[Any]:
+    if callable(vars_of(model).get("represent_users")) and callable(vars_of(model).get("item_representations")):
+        return _compose(model, model, Split)
+    adapters = families()
+    ancestor = next((one for one in model.__mro__ if one in adapters), None)
+    if ancestor is not None and all(_same(model, ancestor, name) for name in ("forward", "full_sort_predict")):
+        adapter = adapters[ancestor]
+        return _compose(model, adapter, model)
+    raise FairError(
+        f"{model.__name__} cannot be a base: {_why_not(model)}. What applies to it: the re-rankers (reranker=IPR, PCT, "
+        "...), or a base that is one product, such as BPR, LightGCN, SASRec or GRU4Rec."
+    )
+
+
+def _same(model: type[Any], ancestor: type[Any], name: str) -> bool:
+    return vars_of(model).get(name) is vars_of(ancestor).get(name)
+
+
+def _compose(model: type[Any], *parents: type[Any]) -> type[Any]:
+    attributes = {"__doc__": model.__doc__, "__module__": model.__module__, "__qualname__": model.__qualname__}
+    return type(model.__name__, parents, attributes)
+
+
+def _why_not(model: type[Any]) -> str:
+    for one in model.__mro__:
+        if one.__module__.startswith("recbole.") and one.__name__ in NO_SPLIT:
+            return NO_SPLIT[one.__name__]
+    if not issubclass(model, AbstractRecommender) or model.__module__.startswith(("recbole.", "recbole_fair.")):
+        return "its scores are no product of a user's and an item's vector"
+    return (
+        "it does not say its users' and items' vectors (represent_users(interaction) -> [B, d], item_representations() "
+        "-> [n_items, d], and item_bias() -> [n_items] if it has one)"
+    )

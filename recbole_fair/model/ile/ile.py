@@ -22,7 +22,7 @@ from torch import Tensor
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.split import FullPrecisionLightGCN
+from recbole_fair.model.bases.embeddings import FullPrecisionLightGCN
 from recbole_fair.model.ile.group_loss import group_distance, group_sums, over_processes
 from recbole_fair.model.propensity import inverse_propensity
 

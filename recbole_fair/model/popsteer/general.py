@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.split import SplitBPR, SplitLightGCN
+from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.model.popsteer.vectors import UserVectors
 
@@ -91,7 +91,7 @@ class PopSteerGeneral(PopSteer):
 class PopSteerBPR(PopSteerGeneral):
     """PopSteer on BPR."""
 
-    base_class = SplitBPR
+    base_class = split_class(BPR)
     base_model_name = "BPR"
     type = BPR.type
     input_type = BPR.input_type
@@ -100,7 +100,7 @@ class PopSteerBPR(PopSteerGeneral):
 class PopSteerLightGCN(PopSteerGeneral):
     """PopSteer on LightGCN, on its propagated user vectors."""
 
-    base_class = SplitLightGCN
+    base_class = split_class(LightGCN)
     base_model_name = "LightGCN"
     type = LightGCN.type
     input_type = LightGCN.input_type

@@ -48,8 +48,8 @@ def collect_prefix_vectors(
     """Representations of the prefixes of every user's sequence.
 
     Args:
-        base: a sequential model with ``represent_users``; one with ``encode(item_seq, positions)`` (causal, all
-            positions at once) is much faster. It is put into evaluation mode for the time of the call.
+        base: a sequential model; one that encodes all positions at once is much faster. It is put into evaluation
+            mode for the time of the call.
         users: ``[n]`` inner user ids in ascending order.
         items: ``[n]`` items, in order of time within a user.
         which: ``all`` prefixes (one vector an interaction) or only each user's ``last``, the whole history.
@@ -63,7 +63,7 @@ def collect_prefix_vectors(
     """
     window = int(base.max_seq_length)
     starts, ends = _bounds(users)
-    first, last, keep = _plan(starts, ends, window, which, min(stride, window) if hasattr(base, "encode") else 0)
+    first, last, keep = _plan(starts, ends, window, which, min(stride, window) if base.encodes_positions else 0)
     device = next(base.parameters()).device
     rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
     order = np.argsort(last - first, kind="stable")
@@ -74,7 +74,8 @@ def collect_prefix_vectors(
     try:
         for begin in range(0, len(order), rows):
             index = order[begin : begin + rows]
-            out, target = _encode_rows(base, sequence, first[index], last[index], keep[index], device)
+            rows_of = (first[index], last[index], keep[index])
+            out, target = _encode_rows(base, users, sequence, rows_of, device)
             if vectors is None:
                 vectors = out.new_empty(len(items), out.shape[1])
             vectors[target] = out
@@ -121,15 +122,19 @@ def _plan(
 
 
 def _encode_rows(
-    base: Any, sequence: IntArray, first: IntArray, last: IntArray, keep: IntArray, device: torch.device
+    base: Any, users: IntArray, sequence: IntArray, rows: tuple[IntArray, IntArray, IntArray], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Kept vectors ``[m, d]`` of some windows and the interactions ``[m]`` they belong to."""
+    first, last, keep = rows
     lengths = last - first
-    columns = np.arange(lengths.max())
+    columns = np.arange(lengths.max() if base.any_width else base.max_seq_length)
     source = np.minimum(first[:, None] + columns, len(sequence) - 1)
     inputs = torch.from_numpy(np.where(columns < lengths[:, None], sequence[source], 0)).to(device)
     if int(keep.max()) == 1:
-        batch = Interaction({base.ITEM_SEQ: inputs, base.ITEM_SEQ_LEN: torch.from_numpy(lengths).to(device)})
+        columns_of = {base.ITEM_SEQ: inputs, base.ITEM_SEQ_LEN: torch.from_numpy(lengths).to(device)}
+        if base.reads_user_id:
+            columns_of[base.USER_ID] = torch.from_numpy(users[first]).to(device)
+        batch = Interaction(columns_of)
         return base.represent_users(batch), torch.from_numpy(last - 1).to(device)
     depth = np.arange(keep.max())
     wanted = depth < keep[:, None]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import BERT4Rec
 from torch import Tensor
 
 from recbole_fair.data.facts.histories import Histories
@@ -27,8 +28,8 @@ from recbole_fair.data.facts.popularity import count_items, select_by_quantile
 from recbole_fair.data.facts.profiles import SyntheticProfiles, check_profile_length, profiles_of
 from recbole_fair.data.facts.quantiles import calibration_shares
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.bert4rec import BERT4Rec
 from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.spree.probe import (
     LARGEST_BIAS,
@@ -97,7 +98,7 @@ class SPREE(PostHocModel):
     @property
     def n_blocks(self) -> int:
         """Blocks of the base model's encoder."""
-        return len(self.base.trm_encoder.layer)
+        return len(self.base.blocks())
 
     @property
     def window(self) -> int:
@@ -127,7 +128,7 @@ class SPREE(PostHocModel):
 
         with ExitStack() as stack:
             for block, function in functions.items():
-                handle = self.base.trm_encoder.layer[block - 1].register_forward_hook(hook(function))
+                handle = self.base.blocks()[block - 1].register_forward_hook(hook(function))
                 stack.callback(handle.remove)
             yield
 
@@ -418,7 +419,7 @@ class SPREE(PostHocModel):
     @contextmanager
     def _replaced(self, block: int, hidden: Tensor) -> Iterator[None]:
         """Blocks up to this one compute nothing: ``hidden`` is what leaves it."""
-        layers = self.base.trm_encoder.layer[:block]
+        layers = self.base.blocks()[:block]
         for layer in layers:
             layer.forward = lambda *inputs, **options: hidden
         try:
@@ -477,7 +478,7 @@ class SPREESASRec(SPREE):
 class SPREEBERT4Rec(SPREE):
     """SPREE on BERT4Rec: the last position is that of the mask token, whose item is predicted."""
 
-    base_class = BERT4Rec
+    base_class = split_class(BERT4Rec)
     base_model_name = "BERT4Rec"
     type = BERT4Rec.type
-    sequence_fields = BERT4Rec.sequence_fields
+    sequence_fields = base_class.sequence_fields

@@ -25,6 +25,7 @@ class LocalModel(PostHocModel):
     type = ModelType.GENERAL
     input_type = InputType.PAIRWISE
     variants: ClassVar[tuple[str, ...]] = ("base", "local")
+    needs_split: ClassVar[bool] = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -15,11 +15,11 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.split import SplitBPR, SplitLightGCN
+from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.popsteer.general import PopSteerBPR, PopSteerGeneral
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 
-KINDS = {"BPR": (BPR, SplitBPR), "LightGCN": (LightGCN, SplitLightGCN)}
+KINDS = {"BPR": (BPR, split_class(BPR)), "LightGCN": (LightGCN, split_class(LightGCN))}
 
 
 def settings(small_data: Path, **changes: Any) -> dict[str, Any]:

@@ -104,6 +104,9 @@ class RunningMean(nn.Module):
         last = Blind() if config["blind"] else nn.Identity()
         self.trm_encoder.layer = nn.ModuleList([nn.Identity(), nn.Identity(), last])
 
+    def blocks(self) -> Any:
+        return self.trm_encoder.layer
+
     def represent_users(self, interaction: Any) -> torch.Tensor:
         hidden = self.table[interaction[self.ITEM_SEQ]].cumsum(1) / torch.arange(1, WINDOW + 1).unsqueeze(1)
         for layer in self.trm_encoder.layer:
