@@ -1,14 +1,13 @@
 """``recbole-fair doctor``: what on this machine would break RecBole, and a short real run as proof of health.
 
-A fresh ``pip install recbole`` fails several times in a row on today's libraries. Each of these walls is looked for by
-version numbers alone, so that the examination works where ``import recbole`` does not. Nothing of RecBole, PyTorch or
-pandas is imported at the top of this module.
+A fresh ``pip install recbole`` fails several times in a row on today's libraries. Some of that recbole_fair mends in
+memory (:mod:`recbole_fair.recbole_mends`); the rest is looked for by version numbers alone, so that the examination works
+where ``import recbole`` does not. Nothing of RecBole, PyTorch or pandas is imported at the top of this module.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -21,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RECBOLE_VERSION = "1.2.1"
+#: Versions of RecBole that recbole_fair stands on. 1.2.1 requires Ray 2.6, which installs below Python 3.12 only.
+RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
+PYTHONS = ((3, 10), (3, 13))
 _RUN_SECONDS = 600
 
 
@@ -52,21 +53,14 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def has_module(name: str) -> bool:
-    """Whether a top-level module can be found, without importing it."""
-    return importlib.util.find_spec(name) is not None
-
-
 def check_walls(
     version_of: Callable[[str], str | None] = installed_version,
-    module_exists: Callable[[str], bool] = has_module,
     python: tuple[int, int] = (sys.version_info.major, sys.version_info.minor),
 ) -> list[Finding]:
     """Look for the known walls.
 
     Args:
         version_of: gives the version of a distribution, None when it is not installed.
-        module_exists: whether a top-level module can be found.
         python: major and minor version of the interpreter.
 
     Returns:
@@ -74,13 +68,12 @@ def check_walls(
     """
     return [
         _check_python(python),
-        _check_recbole(version_of("recbole")),
-        _check_pkg_resources(version_of("setuptools"), module_exists("pkg_resources")),
-        _check_below("numpy", version_of("numpy"), 2, "RecBole uses names such as numpy.float_ that numpy 2 removed."),
-        _check_below("pandas", version_of("pandas"), 3, "pandas 3 needs numpy 2, and RecBole's code predates it."),
-        _check_scipy(version_of("scipy")),
+        _check_recbole(version_of("recbole"), python),
+        _check_below("numpy", version_of("numpy"), 3, "recbole_fair is made for NumPy 1 and 2."),
+        _check_below("pandas", version_of("pandas"), 3, "RecBole fills missing values in a way that pandas 3 ignores."),
+        _check_below("scipy", version_of("scipy"), 2, "recbole_fair is made for SciPy 1."),
         _check_torch(version_of("torch")),
-        _check_metrics(version_of("recbole")),
+        _check_metrics(version_of("recbole"), python),
     ]
 
 
@@ -90,29 +83,27 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _check_python(python: tuple[int, int]) -> Finding:
     name = f"Python {python[0]}.{python[1]}"
-    if (3, 10) <= python < (3, 12):
+    if PYTHONS[0] <= python <= PYTHONS[1]:
         return Finding(True, name)
+    first, last = (".".join(map(str, end)) for end in PYTHONS)
     return Finding(
         False,
-        f"{name}: RecBole {RECBOLE_VERSION} and what it needs install on Python 3.10 and 3.11 only.",
-        "python3.11 -m venv .venv && . .venv/bin/activate && pip install recbole_fair",
+        f"{name}: recbole_fair and what it needs are made for Python {first} to {last}.",
+        f"python{last} -m venv .venv && . .venv/bin/activate && pip install recbole_fair",
     )
 
 
-def _check_recbole(version: str | None) -> Finding:
-    if version == RECBOLE_VERSION:
+def recbole_for(python: tuple[int, int]) -> str:
+    """The version of RecBole that installs on a Python."""
+    return RECBOLE_VERSIONS[1] if python < (3, 12) else RECBOLE_VERSIONS[0]
+
+
+def _check_recbole(version: str | None, python: tuple[int, int]) -> Finding:
+    if version in RECBOLE_VERSIONS:
         return Finding(True, f"RecBole {version}")
-    found = "RecBole is not installed." if version is None else f"RecBole {version}: recbole_fair stands on 1.2.1."
-    return Finding(False, found, f"pip install recbole=={RECBOLE_VERSION}")
-
-
-def _check_pkg_resources(version: str | None, exists: bool) -> Finding:
-    if exists and version is not None and _numbers(version) < (81,):
-        return Finding(True, f"setuptools {version} (has pkg_resources, which RecBole's dependencies import)")
-    found = f"setuptools {version}" if version is not None else "setuptools is not installed"
-    return Finding(
-        False, f"{found}: RecBole's dependencies import pkg_resources, gone since 81.", "pip install 'setuptools<81'"
-    )
+    wanted = " and ".join(RECBOLE_VERSIONS)
+    state = "RecBole is not installed." if version is None else f"RecBole {version}: recbole_fair stands on {wanted}."
+    return Finding(False, state, f"pip install recbole=={recbole_for(python)}")
 
 
 def _check_below(package: str, version: str | None, limit: int, why: str) -> Finding:
@@ -122,17 +113,6 @@ def _check_below(package: str, version: str | None, limit: int, why: str) -> Fin
     if _numbers(version) < (limit,):
         return Finding(True, f"{package} {version}")
     return Finding(False, f"{package} {version}: {why}", cure)
-
-
-def _check_scipy(version: str | None) -> Finding:
-    cure = "pip install 'scipy<1.13'"
-    if version is None:
-        return Finding(False, "scipy is not installed.", cure)
-    if _numbers(version) < (1, 13):
-        return Finding(True, f"scipy {version}")
-    return Finding(
-        False, f"scipy {version}: RecBole's LightGCN, NGCF and others use dok_matrix._update, gone since 1.13.", cure
-    )
 
 
 def _check_torch(version: str | None) -> Finding:
@@ -147,10 +127,10 @@ def _check_torch(version: str | None) -> Finding:
     return Finding(True, f"PyTorch {version}{note}")
 
 
-def _check_metrics(version: str | None) -> Finding:
+def _check_metrics(version: str | None, python: tuple[int, int]) -> Finding:
     if version is None:
-        return Finding(False, "RecBole's metrics cannot be looked at.", f"pip install recbole=={RECBOLE_VERSION}")
-    return Finding(True, "GiniIndex, ItemCoverage and the like (crash in RecBole 1.2.1; recbole_fair uses its own)")
+        return Finding(False, "RecBole's metrics cannot be looked at.", f"pip install recbole=={recbole_for(python)}")
+    return Finding(True, "GiniIndex, ItemCoverage and the like (wrong in RecBole; recbole_fair uses its own)")
 
 
 def examine(say: Callable[[str], Any], real_run: bool = True) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.config import Config
 from recbole.utils import InputType
@@ -79,15 +78,6 @@ class FairConfig(Config):
         super().__init__(model, dataset, config_file_list, config_dict)
 
     # -- hooks of RecBole's Config, in the order in which it calls them ------------------------------------------
-
-    def compatibility_settings(self) -> None:
-        """Give NumPy back the aliases (``np.float``, ...) that RecBole's metrics use."""
-        if not hasattr(np, "float_"):
-            raise FairError(
-                f"RecBole 1.2.1 does not run on numpy {np.__version__}: pip install 'numpy<2' "
-                "(recbole-fair doctor names everything that is in the way)."
-            )
-        super().compatibility_settings()
 
     def _init_parameters_category(self) -> None:
         # RecBole hands out its module's lists and appends to them.

@@ -13,7 +13,6 @@ from recbole_fair.doctor import Finding, check_walls
 
 GOOD = {
     "recbole": "1.2.1",
-    "setuptools": "80.9.0",
     "numpy": "1.26.4",
     "pandas": "2.3.3",
     "scipy": "1.12.0",
@@ -21,31 +20,40 @@ GOOD = {
 }
 
 
-def walls(python: tuple[int, int] = (3, 11), resources: bool = True, **versions: str | None) -> list[Finding]:
+def walls(python: tuple[int, int] = (3, 11), **versions: str | None) -> list[Finding]:
     found = {**GOOD, **versions}
-    return check_walls(found.get, lambda name: resources and name == "pkg_resources", python)
+    return check_walls(found.get, python)
 
 
-def test_working_set_is_healthy() -> None:
-    assert all(finding.healthy for finding in walls())
-    assert len(walls()) == 8
+@pytest.mark.parametrize(
+    ("python", "versions"),
+    [
+        ((3, 10), {}),
+        ((3, 11), {"numpy": "2.2.0", "scipy": "1.15.0"}),
+        ((3, 12), {"recbole": "1.2.0"}),
+        ((3, 13), {"recbole": "1.2.0", "numpy": "2.5.5", "scipy": "1.18.1"}),
+    ],
+)
+def test_working_set_is_healthy(python: tuple[int, int], versions: dict[str, str]) -> None:
+    findings = walls(python, **versions)
+    assert all(finding.healthy for finding in findings)
+    assert len(findings) == 7
 
 
 @pytest.mark.parametrize(
     ("versions", "named", "cure"),
     [
-        ({"setuptools": "84.0.0", "resources": False}, "pkg_resources", "pip install 'setuptools<81'"),
-        ({"setuptools": None, "resources": False}, "setuptools is not installed", "pip install 'setuptools<81'"),
-        ({"numpy": "2.0.0"}, "numpy 2.0.0", "pip install 'numpy<2'"),
-        ({"numpy": None}, "numpy is not installed", "pip install 'numpy<2'"),
+        ({"numpy": "3.0.0"}, "numpy 3.0.0", "pip install 'numpy<3'"),
+        ({"numpy": None}, "numpy is not installed", "pip install 'numpy<3'"),
         ({"pandas": "3.1.1"}, "pandas 3.1.1", "pip install 'pandas<3'"),
-        ({"scipy": "1.13.0"}, "scipy 1.13.0", "pip install 'scipy<1.13'"),
-        ({"scipy": None}, "scipy is not installed", "pip install 'scipy<1.13'"),
+        ({"scipy": "2.0.0"}, "scipy 2.0.0", "pip install 'scipy<2'"),
+        ({"scipy": None}, "scipy is not installed", "pip install 'scipy<2'"),
         ({"torch": "2.3.1"}, "PyTorch 2.3.1", "pip install 'torch>=2.4,<3'"),
         ({"torch": None}, "PyTorch is not installed", "pip install 'torch>=2.4,<3'"),
-        ({"recbole": "1.2.0"}, "RecBole 1.2.0", "pip install recbole==1.2.1"),
-        ({"python": (3, 12)}, "Python 3.12", "python3.11 -m venv"),
-        ({"python": (3, 9)}, "Python 3.9", "python3.11 -m venv"),
+        ({"recbole": "1.1.1"}, "RecBole 1.1.1", "pip install recbole==1.2.1"),
+        ({"recbole": "1.1.1", "python": (3, 13)}, "RecBole 1.1.1", "pip install recbole==1.2.0"),
+        ({"python": (3, 14)}, "Python 3.14", "python3.13 -m venv"),
+        ({"python": (3, 9)}, "Python 3.9", "python3.13 -m venv"),
     ],
 )
 def test_each_wall_alone(versions: dict[str, object], named: str, cure: str) -> None:
@@ -57,7 +65,7 @@ def test_each_wall_alone(versions: dict[str, object], named: str, cure: str) -> 
 
 
 def test_a_machine_without_anything() -> None:
-    findings = check_walls(lambda _: None, lambda _: False, (3, 13))
+    findings = check_walls(lambda _: None, (3, 9))
     assert not any(finding.healthy for finding in findings)
     assert all(finding.cure for finding in findings)
 
