@@ -1,8 +1,8 @@
 """``recbole-fair doctor``: what on this machine would break RecBole, and a short real run as proof of health.
 
 A fresh ``pip install recbole`` fails several times in a row on today's libraries. Some of that recbole_fair mends in
-memory (:mod:`recbole_fair.recbole_mends`); the rest is looked for by version numbers alone, so that the examination works
-where ``import recbole`` does not. Nothing of RecBole, PyTorch or pandas is imported at the top of this module.
+memory (:mod:`recbole_fair.recbole_mends`); the rest is looked for by version numbers alone, so that the examination
+works where ``import recbole`` does not. Nothing of RecBole, PyTorch or pandas is imported at the top of this module.
 """
 
 from __future__ import annotations
