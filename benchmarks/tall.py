@@ -71,7 +71,7 @@ def stack(args: argparse.Namespace) -> dict[str, Any]:
         trainer._train_epoch(train, epoch)
         trained = time.perf_counter(), time.process_time()
         trainer._valid_epoch(valid)
-        trainer._keep_best()
+        trainer.checkpoints.keep_best()
         ended = time.perf_counter(), time.process_time()
         timed.append([[b - a for a, b in zip(*pair, strict=True)] for pair in ((begun, trained), (trained, ended))])
     training, validation = ([min(entry[part][kind] for entry in timed[1:]) for kind in (0, 1)] for part in (0, 1))

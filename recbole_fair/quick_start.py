@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from recbole.utils import EvaluatorType, init_logger
 
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.mask import Mask
+from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
-from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.timing import Stages
+from recbole_fair.model.variants import Variants
 from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
@@ -159,14 +161,14 @@ def _check_files(config: FairConfig) -> None:
         raise FairError(
             f"{of_lists[0]}={config[of_lists[0]]} is of lists; metrics={config['metrics']} rate single rows."
         )
-    if config["neurons_file"] and not hasattr(config.model_class, "write_neurons"):
+    if config["neurons_file"] and not Traits.of(config.model_class).writes_neurons:
         raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
 
 
 def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
     """Say which settings of training differ from those of the run that is gone on with."""
-    own = trainer.base_config() if hasattr(trainer, "base_config") else config
-    different = differing_settings(load_checkpoint(config["resume"])["config"], plain_config(own))
+    own = plain_config(trainer.trained_config())
+    different = differing_settings(load_checkpoint(config["resume"])["config"], own)
     if different:
         logger.warning(
             "resume=%s was trained with other settings: %s. The optimizer goes on with the rates of the checkpoint.",
@@ -239,35 +241,36 @@ def _evaluate(
     if test_data is None:
         found["notes"] = [*trainer.notes, "eval_args leave no test part: nothing was tested, and no lists are written."]
         return found
-    results: dict[str, EvaluationResult] = {}
+    model = trainer.contract
+    has_variants = model.variants != Variants.variants
     with stages("evaluation"):
-        if hasattr(trainer, "evaluate_variants"):
-            results = trainer.evaluate_variants(test_data, shown)
-            found["base_test_result"] = dict(results[trainer.model.base_variant].metrics)
-            found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
-            final = results[trainer.final_variant]
-            if final.groups:
-                found["variant_groups"] = {name: result.groups for name, result in results.items()}
-        elif reranker is None:
-            final = trainer.evaluate_lists(test_data, shown)
+        names = [name for name in model.variants if reranker is None or name != model.final_variant]
+        results = trainer.evaluate_variants(test_data, shown, names)
     if reranker is not None:
         with stages("reranking"):
-            base, final = evaluate_reranked(trainer, test_data, reranker, shown)
-        name = config["reranker"]
-        found.setdefault("base_test_result", dict(base.metrics))
-        found.setdefault("variants", {"base": dict(base.metrics)})[name] = dict(final.metrics)
-        results = {**(results or {"base": base}), name: final}
+            results[model.final_variant], reranked = evaluate_reranked(trainer, test_data, reranker, shown)
+    results = {name: results[name] for name in model.variants}
+    final = results[model.final_variant]
+    if final.groups and has_variants:
+        found["variant_groups"] = {name: result.groups for name, result in results.items()}
+    if reranker is not None:
+        name, final = config["reranker"], reranked
+        results[name] = final
         found["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **reranker.describe(max(config["topk"]))}
+    several = has_variants or reranker is not None
+    if several:
+        found["base_test_result"] = dict(results[model.base_variant].metrics)
+        found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
     found["test_result"] = dict(final.metrics)
     found["n_users"] = final.n_users
     for key in ("intervals", "groups", "curves"):
         if getattr(final, key):
             found[key] = getattr(final, key)
-    for kind in ("calibration", "lorenz", "exposure"):
+    for kind in ("calibration", "lorenz", "exposure") if several else ():
         curves = {name: result.curves[kind] for name, result in results.items() if kind in result.curves}
         if curves:
             found[f"{kind}_curves"] = curves
-    found["notes"] = [*trainer.notes, *final.notes, *getattr(trainer.model, "scoring_notes", list)()]
+    found["notes"] = [*trainer.notes, *final.notes, *model.scoring_notes()]
     writers = {
         "recommendations_file": write_recommendations,
         "per_user_file": write_per_user,
@@ -283,10 +286,10 @@ def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: St
     popularity = trainer.eval_collector.popularity
     result |= {
         "config": config.differences(),
-        "mask_seen": config["mask_seen"],
+        "mask_seen": Mask.of(config).recorded,
         "popularity": popularity.describe() if popularity is not None else None,
         **trainer.checkpoint_extra,
-        "timings": {**stages.seconds, **getattr(trainer, "timings", {})},
+        "timings": {**stages.seconds, **trainer.timings},
         "versions": versions(),
     }
     if config["neurons_file"]:

@@ -16,7 +16,7 @@ from scipy import sparse, stats
 from recbole_fair.analysis.grid import settings_of
 from recbole_fair.analysis.populations import NAMES, Floats, Ids, Populations, activations, blocks
 from recbole_fair.model.popsteer.neurons import COLUMNS, choose_sigma, strongest_neurons
-from recbole_fair.runs.sweeper import Sweeper, encoded_once
+from recbole_fair.runs.sweeper import Sweeper
 
 #: Bounds of Table 1: a distribution is taken as nearly normal inside both.
 MAX_SKEW, MAX_KURTOSIS = 0.5, 1.0
@@ -267,7 +267,7 @@ def reduction(trainer: Any, eval_data: Any, show: Show = iter, counts: Sequence[
         able = reduced_neurons(model, side)
         tasks += [(side, able[:k]) for k in (doubling(len(able)) if counts is None else counts) if k <= len(able)]
     rows = []
-    with encoded_once(model), trainer.remembered_batches(), model.use_variant("steered"):
+    with model.encoded_once(), trainer.remembered_batches(), model.use_variant("steered"):
         for side, chosen in show(tasks):
             shift = torch.zeros_like(sigma)
             shift[chosen] = -sigma[chosen]
@@ -286,7 +286,7 @@ def surface(trainer: Any, eval_data: Any, grid: dict[str, list[float]], show: Sh
 def variant_metrics(trainer: Any, eval_data: Any) -> pd.DataFrame:
     """Every metric of every variant of a post-hoc model as it is set; one row a variant."""
     rows = []
-    with encoded_once(trainer.model), trainer.remembered_batches():
+    with trainer.model.encoded_once(), trainer.remembered_batches():
         for name in trainer.model.variants:
             with trainer.model.use_variant(name):
                 rows.append({"variant": name, **_metrics(trainer, eval_data)})

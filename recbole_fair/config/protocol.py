@@ -16,7 +16,7 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_fair.config.keys import did_you_mean, metric_parts
-from recbole_fair.config.registry import trained_class
+from recbole_fair.config.traits import Traits, trained_class
 from recbole_fair.errors import FairError
 
 logger = logging.getLogger(__name__)
@@ -258,9 +258,10 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
     loss = final.get("loss_type")
     if loss is None or final["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         return
-    declared = getattr(model_class, "input_type", None)
+    traits = Traits.of(model_class)
+    declared = traits.input_type
     if declared is None:
-        known = tuple(getattr(model_class, "loss_types", ("CE", "BPR")))
+        known = traits.loss_types
         if loss not in known:
             raise FairError(f"loss_type={loss!r} must be one of {', '.join(known)}{did_you_mean(str(loss), known)}")
     if loss == "BPR" or declared == InputType.PAIRWISE:
@@ -294,26 +295,12 @@ def _threshold(final: Mapping[str, Any], user: Mapping[str, Any]) -> None:
     )
 
 
-def mask_in_force(config: Any) -> str:
-    """Which past items full rankings leave out: ``none``, ``train`` or ``all``.
-
-    ``auto`` is RecBole's rule: none for sequential models and where items may be recommended again (``repeatable``),
-    else all. Where candidates are sampled or labelled, nothing is masked.
-    """
-    if config["eval_args"]["mode"]["test"] != "full":
-        return "none"
-    mask = config["mask_seen"] or "auto"
-    if mask != "auto":
-        return str(mask)
-    return "none" if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["repeatable"] else "all"
-
-
 def _train_positions(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:
     """Finished prefixes, a row each, hold no whole histories to cut windows from."""
     files = final.get("benchmark_filename")
     if files is None or final.get("train_positions") != "all":
         return
-    if "train_positions" in user and getattr(trained_class(model_class), "reads_windows", False):
+    if "train_positions" in user and Traits.of(trained_class(model_class)).reads_windows:
         raise FairError(
             f"train_positions=all is not possible with benchmark_filename={files}, whose rows have one target each; "
             "set train_positions=last."
@@ -341,10 +328,10 @@ def _train_sampling(final: dict[str, Any], user: Mapping[str, Any], model_class:
     sampling = final.get("train_neg_sample_args")
     if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() == "none":
         final["train_neg_sample_args"] = sampling = None
-    base = trained_class(model_class)
-    by_rows = final["model"] in _ROW_MODELS or getattr(base, "reads_users", False)
+    base = Traits.of(trained_class(model_class))
+    by_rows = final["model"] in _ROW_MODELS or base.reads_users
     if sampling is None:
-        pairs = getattr(base, "input_type", None) == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL
+        pairs = base.input_type == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL
         compares = (pairs and not by_rows) or final.get("loss_type") == "BPR"
         if compares and "train_neg_sample_args" in user:
             raise FairError(

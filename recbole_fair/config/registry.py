@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 
 if TYPE_CHECKING:
@@ -168,11 +169,6 @@ def get_reranker(name: str) -> type[Any]:
     return found
 
 
-def trained_class(model_class: type[Any]) -> type[Any]:
-    """The class whose training a model needs: that of the base model it stands on, or itself."""
-    return getattr(model_class, "base_class", None) or model_class
-
-
 def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
     """Names whose yaml files make up a model's defaults, from the most basic to the model itself.
 
@@ -199,7 +195,7 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
             below = lineage(ancestors[0])
             named = [m for c in model_class.__mro__[:0:-1] for m in c.__dict__.get("settings_from", ())]
             return (*below, *(m for m in dict.fromkeys(named) if m not in (*below, name)), name)
-        inherited = getattr(model_class, "base_model_name", None)
+        inherited = Traits.of(model_class).base_model_name
         base = inherited if inherited != name else None
     if base is not None:
         base_class = get_model(base)
@@ -222,7 +218,7 @@ def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> t
     Returns:
         A class to be called with ``(config, model)``.
     """
-    name = getattr(model_class, "trainer_name", None) or MODEL_TRAINERS.get(str(config["model"]))
+    name = Traits.of(model_class).trainer_name or MODEL_TRAINERS.get(str(config["model"]))
     if name is not None:
         return load_class(TRAINERS.get(name, name))
     return fair_trainer_class(_recbole_trainer(config, model_class))

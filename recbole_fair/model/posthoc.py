@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.split import split_class
-from recbole_fair.model.variants import Variants
+from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users, user_columns
 
 Progress = Callable[[int, int, str], None]
 
 
-class PostHocModel(Variants, AbstractRecommender):
+class PostHocModel(FairModel, AbstractRecommender):
     """A frozen base model plus an intervention on its user representations.
 
     A concrete class sets ``base_class`` and ``base_model_name`` and writes :meth:`fit_intervention` and :meth:`edit`.
@@ -47,8 +47,8 @@ class PostHocModel(Variants, AbstractRecommender):
     base_class: ClassVar[type[Any]]
     base_model_name: ClassVar[str]
     needs_split: ClassVar[bool] = True
-    trainer_name: ClassVar[str] = "PostHocTrainer"
-    variants: ClassVar[tuple[str, ...]] = ("base", "intervened")
+    trainer_name = "PostHocTrainer"
+    variants: tuple[str, ...] = ("base", "intervened")
     other_parameter_name: ClassVar[list[str]] = ["report"]
 
     fitted: Tensor
@@ -117,6 +117,10 @@ class PostHocModel(Variants, AbstractRecommender):
         bias: Tensor | None = self.base.score_bias()
         return bias
 
+    def encoded_once(self) -> AbstractContextManager[None]:
+        """Inside the block the base represents each batch of users once."""
+        return remembered_users(self.base) if isinstance(self.base, SplitScoring) else nullcontext()
+
     @torch.no_grad()
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """``[B, n_items]`` scores of all items."""
@@ -129,8 +133,7 @@ class PostHocModel(Variants, AbstractRecommender):
         """``[B]`` scores of the interaction's own items."""
         item = interaction[self.base.ITEM_ID]
         # A user among sampled candidates has many rows: encoded once, and moved by the same noise in all of them.
-        known = [getattr(self.base, name, None) for name in ("USER_ID", "ITEM_SEQ")]
-        names = [name for name in known if name is not None and name in interaction.interaction]
+        names = [name for name in user_columns(self.base) if name in interaction.interaction]
         columns = torch.cat([interaction[name].reshape(len(item), -1) for name in names], dim=1)
         rows, back = torch.unique(columns, dim=0, return_inverse=True)
         first = torch.full((len(rows),), len(back), device=back.device)

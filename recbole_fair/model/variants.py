@@ -12,6 +12,8 @@ from recbole_fair.errors import FairError
 class Variants:
     """Mixin: one model, several ways to score, and strengths that apply at scoring time.
 
+    Every model has at least one: where nothing is said, ``base``, the model as it is.
+
     Attributes:
         variants: what can be scored: the plain model first, and, unless :attr:`final_variant` says otherwise, what a
             run is about last.
@@ -19,9 +21,9 @@ class Variants:
         variant: the one in use.
     """
 
-    variants: ClassVar[tuple[str, ...]]
+    variants: tuple[str, ...] = ("base",)
     strength_keys: ClassVar[tuple[str, ...]] = ()
-    variant: str
+    variant: str = "base"
 
     @property
     def base_variant(self) -> str:

@@ -7,7 +7,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from recbole.utils import init_logger
 from recbole_fair.analysis.systems import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.protocol import mask_in_force
+from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.options import MetricOptions
@@ -216,8 +215,7 @@ class _Run:
         config = trainer.config
         candidates = (config[CANDIDATES] or test._dataset.item_num) if any(missing) else 0
         shown = bool(config["show_progress"]) and sys.stderr.isatty()
-        final = getattr(trainer, "final_variant", None)
-        with trainer.model.use_variant(final) if final else nullcontext():
+        with trainer.contract.use_variant(trainer.final_variant):
             struct = trainer.collect(test, shown, candidates=candidates)
             held_out = _held_out(struct, test._dataset)
             first, who = self._held_out.setdefault(seed, (held_out, model))
@@ -265,8 +263,6 @@ class _Run:
             content = load_checkpoint(path, config["device"])
             return *load_trainer(config, content, path), {"checkpoint": path}
         trainer, loaders = new_trainer(config)
-        if not hasattr(trainer, "evaluate_lists"):
-            raise FairError(f"{model} is trained outside of PyTorch and cannot be compared here.")
         trainer = self._go_on(trainer, config, seed)
         shown = bool(config["show_progress"]) and sys.stderr.isatty()
         logger.info("Training %s, seed %d", model, seed)
@@ -282,12 +278,11 @@ class _Run:
 
     def _go_on(self, trainer: Any, config: FairConfig, seed: int) -> Any:
         """Take up a training of the same model, data and settings that an interruption left behind."""
-        base = trainer.base_config() if hasattr(trainer, "base_config") else None
-        own = config if base is None else base
+        own = trainer.trained_config()
         for path, content in checkpoints_alike(self._checkpoints(seed), own, trainer.fingerprint):
             if not content.get("training"):
                 continue
-            if base is not None and finished(content):
+            if own is not trainer.config and finished(content):
                 return trainer  # it finds this file itself
             try:
                 trainer.resume_checkpoint(path)
@@ -319,7 +314,7 @@ def _described(cell: Cell) -> dict[str, Any]:
 def _protocol(config: FairConfig, permutations: int, draws: int) -> dict[str, Any]:
     plain = config.to_plain()
     shared = {key: plain.get(key) for key in ("eval_args", "metrics", "topk", "valid_metric", CANDIDATES)}
-    return {**shared, "mask_seen": mask_in_force(config), "permutations": permutations, "bootstrap": draws}
+    return {**shared, "mask_seen": Mask.of(config).rule, "permutations": permutations, "bootstrap": draws}
 
 
 def _write_text(file: Any, lines: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from recbole.utils import init_logger
 
 from recbole_fair.analysis.dossier import NeuronDossier, Options, SiteDossier, neuron_dossier, site_dossier
 from recbole_fair.analysis.populations import Floats
+from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint
@@ -23,7 +24,7 @@ from recbole_fair.report.neuron_figures import neuron_figures, save_figures, sit
 from recbole_fair.report.summary import number, text_table
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.outputs import versions, write_result
-from recbole_fair.trainer.trainer import progress
+from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def explain_checkpoint(
     document |= {
         "tables": [f"{name}.csv" for name in tables],
         "figures": drawn,
-        "mask_seen": config["mask_seen"],
+        "mask_seen": Mask.of(config).recorded,
         "config": config.differences(),
         "timings": {"loading": loaded, **seconds, "figures": time.perf_counter() - start},
         "versions": versions(),

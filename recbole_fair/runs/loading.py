@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from recbole.evaluator import metric_types
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, init_seed
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import KEYS, metric_parts
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
 from recbole_fair.config.registry import get_trainer
+from recbole_fair.config.traits import Traits
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_weights, plain_config, unpack_arrays
 from recbole_fair.rerank.settings import drop_old_settings
 from recbole_fair.trainer.posthoc_trainer import differing_settings
+from recbole_fair.trainer.trainer import FairTrainerMixin
 
 FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
 # What may differ between the run that wrote a checkpoint and the one that reads it.
@@ -48,9 +51,21 @@ def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any,
     loaders = load_data(config)
     init_seed(config["seed"], config["reproducibility"])
     net = _new_model(config, loaders[0]._dataset)
-    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer = _trainer_of(config, net)
     trainer.bind(*loaders)
     return trainer, loaders
+
+
+def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixin:
+    """The trainer of a model.
+
+    Raises:
+        FairError: for decision trees, whose trainers know neither our evaluation nor our checkpoints.
+    """
+    trainer_class = get_trainer(config, config.model_class)
+    if not issubclass(trainer_class, FairTrainerMixin):
+        raise FairError(f"{config['model']} is trained outside of PyTorch, which recbole_fair does not support.")
+    return trainer_class(config, net)
 
 
 def _new_model(config: FairConfig, dataset: Any) -> Any:
@@ -133,7 +148,7 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
 def load_trainer(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, list[Any]]:
     """The trainer of a checkpoint's model, which can evaluate it, and the three loaders; see :func:`load_model`."""
     net, *loaders = load_model(config, content, model_file)
-    trainer = get_trainer(config, config.model_class)(config, net)
+    trainer = _trainer_of(config, net)
     trainer.bind(*loaders)
     return trainer, loaders
 
@@ -205,7 +220,7 @@ def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mappi
         FairError: for the first of them.
     """
     refuse(changes, ("resume", "base_model_file"), "is for training; nothing is trained here, leave the key out")
-    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(getattr(config.model_class, "strength_keys", ()))
+    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(Traits.of(config.model_class).strength_keys)
     for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
         if key in changes and key not in free:
             raise FairError(

@@ -13,8 +13,9 @@ from recbole.utils import EvaluatorType
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import KEYS, check_values, did_you_mean
 from recbole_fair.config.layers import find_config_file, parse_value, properties_dir, read_yaml, tidy
-from recbole_fair.config.protocol import mask_in_force
+from recbole_fair.config.mask import Mask
 from recbole_fair.config.registry import get_model, get_reranker
+from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.rerank.base import PREFIX
@@ -60,7 +61,7 @@ class Plan:
 
     def in_order_of_training(self) -> list[str]:
         """The models, those that may be the base of others first."""
-        return sorted(self.models, key=lambda name: getattr(get_model(name), "base_model_name", None) is not None)
+        return sorted(self.models, key=lambda name: Traits.of(get_model(name)).base_model_name is not None)
 
     def config(self, model: str, reranker: str | None, seed: int, folder: str | Path) -> FairConfig:
         """The configuration of one cell.
@@ -220,7 +221,7 @@ def _settle(plan: Plan) -> None:
             "The models' own defaults split the data differently; all are trained and tested on the last-but-one and "
             "the last interaction of each user, by time. Set eval_args for another split."
         )
-    if len({mask_in_force(config) for config in configs.values()}) > 1:
+    if len({Mask.of(config).rule for config in configs.values()}) > 1:
         if plan.settings.get("mask_seen") not in (None, "auto"):
             raise ValueError("a mask that the user named holds for all models")
         plan.protocol["mask_seen"] = "all"

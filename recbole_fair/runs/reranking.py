@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from recbole.evaluator.collector import DataStruct
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import EvaluatorType
 from torch import Tensor
 
-from recbole_fair.config.protocol import mask_in_force
+from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
 from recbole_fair.evaluator.metrics import INPUTS
 from recbole_fair.io.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.model.contract import contract_of
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES, check_candidates
@@ -49,17 +49,13 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
 def facts_of(trainer: Any) -> Facts:
     """What a trainer's splits tell a re-ranker: from training alone, unless ``metric_history`` says otherwise."""
     collector, config = trainer.eval_collector, trainer.config
-    masks_seen = mask_in_force(config) != "none"
-    if config["eval_args"]["mode"]["test"] not in ("full", "labeled"):
-        # Of sampled candidates RecBole leaves out what a general model's users have seen.
-        masks_seen = config["MODEL_TYPE"] != ModelType.SEQUENTIAL and not config["repeatable"]
     known = {} if collector.groups is None else {collector.groups.field: collector.groups}
     return Facts(
         popularity=collector.popularity,
         histories=collector.histories,
         dataset=trainer._train_data._dataset,
         group_field=config["group_field"],
-        masks_seen=masks_seen,
+        masks_seen=Mask.of(config).unseen_candidates,
         known_groups=known,
     )
 
@@ -96,8 +92,7 @@ def evaluate_reranked(
         The results of the base lists and of the re-ranked lists.
     """
     n_items = eval_data._dataset.item_num
-    variant = getattr(trainer, "final_variant", None)
-    with trainer.model.use_variant(variant) if variant else nullcontext():
+    with trainer.contract.use_variant(trainer.final_variant):
         struct = trainer.collect(eval_data, show_progress, candidates=trainer.config[CANDIDATES] or n_items)
     facts = facts_of_split(trainer, eval_data, struct, reranker)
     changed = reranked_struct(struct, reranker, facts)
@@ -193,9 +188,9 @@ def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tenso
             except RuntimeError as error:
                 raise FairError(f"reranker_models: {file} was trained with other settings than this model.") from error
             net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
-            if hasattr(own, "strengths"):  # seeds are compared, not strengths
-                net.set_strengths(**own.strengths)
-                net.variant = own.variant
+            other, mine = contract_of(net), contract_of(own)
+            other.set_strengths(**mine.strengths)  # seeds are compared, not strengths
+            other.variant = mine.variant
             trainer.model = net
             means.append(_mean_scores(trainer, eval_data))
     finally:

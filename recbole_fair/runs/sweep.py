@@ -16,6 +16,7 @@ from recbole.utils import init_logger
 from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
 from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
 from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
@@ -28,7 +29,7 @@ from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.outputs import versions, write_result
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
-from recbole_fair.trainer.trainer import progress
+from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def sweep_checkpoint(
         **_choice(settings, found, x, y, bounds),
         "resumed": len(settings) - len(seconds),
         "seconds_a_setting": sum(seconds) / len(seconds) if seconds else None,
-        "mask_seen": config["mask_seen"],
+        "mask_seen": Mask.of(config).recorded,
         "config": config.differences(),
         "versions": versions(),
     }

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from recbole_fair.analysis.grid import Setting
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
+from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
+from recbole_fair.model.contract import FairModel
 from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, reranked_struct
 
 
-@contextmanager
-def encoded_once(model: Any) -> Iterator[None]:
-    """Inside the block, what a model computes before its strengths matter is computed once a batch and remembered.
-
-    A model says how by a method ``encoded_once()`` of its own, which gives such a block. Of other post-hoc models the
-    base's ``represent_users`` is remembered; the rest are left as they are.
-
-    Args:
-        model: any model, in evaluation mode.
-    """
-    if hasattr(model, "encoded_once"):
-        with model.encoded_once():
-            yield
-        return
-    base = getattr(model, "base", None)
-    if base is None:
-        yield
-        return
-    encode, known = base.represent_users, {}
-
-    def remembered(interaction: Any) -> Tensor:
-        key = tuple(
-            interaction[field].cpu().numpy().tobytes()
-            for field in (base.USER_ID, getattr(base, "ITEM_SEQ", base.USER_ID))
-        )
-        if key not in known:
-            known[key] = encode(interaction)
-        return known[key]
-
-    base.represent_users = remembered
-    try:
-        yield
-    finally:
-        del base.represent_users
-
-
-def check_keys(model: str, model_class: Any, reranker: str | None, keys: Sequence[str]) -> None:
+def check_keys(model: str, model_class: type[Any], reranker: str | None, keys: Sequence[str]) -> None:
     """See, before anything is loaded, that a grid's keys apply at scoring time.
 
     Args:
@@ -67,7 +33,7 @@ def check_keys(model: str, model_class: Any, reranker: str | None, keys: Sequenc
     Raises:
         FairError: for a model without strengths and without a re-ranker, or a key that is none of theirs.
     """
-    strengths = tuple(getattr(model_class, "strength_keys", ()))
+    strengths = Traits.of(model_class).strength_keys
     of_lists = tuple(get_reranker(reranker).keys().values()) if reranker else ()
     for key in keys:
         if key in strengths or key in of_lists:
@@ -99,23 +65,23 @@ class Sweeper:
 
     def __init__(self, trainer: Any, splits: Mapping[str, Any], reranker: str | None = None) -> None:
         self.trainer, self.splits, self.reranker = trainer, dict(splits), reranker
-        self.model = trainer.model
-        self.strength_keys: tuple[str, ...] = tuple(getattr(self.model, "strength_keys", ()))
+        self.model: FairModel = trainer.contract
+        self.strength_keys = self.model.strength_keys
         self._stack = ExitStack()
         self._collected: dict[str, tuple[Setting, Any, Any]] = {}
 
     def __enter__(self) -> Sweeper:
         """Begin to remember what the settings share."""
-        self.model.eval()
-        self._before = self._strengths()
-        self._stack.enter_context(encoded_once(self.model))
+        self.trainer.model.eval()
+        self._before = self.model.strengths
+        self._stack.enter_context(self.model.encoded_once())
         self._stack.enter_context(self.trainer.remembered_batches())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Forget it, and give the model its strengths back."""
         self._collected.clear()
-        self._set(self._before)
+        self.model.set_strengths(**self._before)
         self._stack.close()
 
     def check(self, settings: Sequence[Setting]) -> None:
@@ -124,12 +90,14 @@ class Sweeper:
         Raises:
             FairError: naming the value that cannot.
         """
-        check_keys(self.trainer.config["model"], self.model, self.reranker, list(settings[0]) if settings else ())
+        check_keys(
+            self.trainer.config["model"], type(self.trainer.model), self.reranker, list(settings[0]) if settings else ()
+        )
         seen: set[str] = set()
         for setting in settings:
             ours, theirs = self._parts(setting)
             for key, value in ours.items():
-                if repr((key, value)) not in seen and hasattr(self.model, "check_strength"):
+                if repr((key, value)) not in seen:
                     self.model.check_strength(key, value)
                 seen.add(repr((key, value)))
             if self.reranker and repr(theirs) not in seen:
@@ -141,9 +109,8 @@ class Sweeper:
 
         Of a model with variants it is the plain one, of others the model as it was saved; no re-ranker in either.
         """
-        variants = getattr(self.model, "variants", ())
         found = {}
-        with self.model.use_variant(variants[0]) if variants else nullcontext():
+        with self.model.use_variant(self.model.base_variant):
             for split, loader in self.splits.items():
                 found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
         return found
@@ -151,11 +118,11 @@ class Sweeper:
     def measure(self, setting: Setting) -> dict[str, dict[str, float]]:
         """Metrics by split under one setting; with a re-ranker the candidates of the last model setting are reused."""
         ours, theirs = self._parts(setting)
-        self._set(ours)
+        self.model.set_strengths(**ours)
         found: dict[str, dict[str, float]] = {}
         for split, loader in self.splits.items():
             if self.reranker is None:
-                with self._final():
+                with self.model.use_variant(self.model.final_variant):
                     found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
                 continue
             struct, facts = self._candidates(split, ours, self._made(theirs))
@@ -177,31 +144,20 @@ class Sweeper:
         ours = {key: value for key, value in setting.items() if key in self.strength_keys}
         return ours, {key: value for key, value in setting.items() if key not in ours}
 
-    def _strengths(self) -> Setting:
-        return {key: getattr(self.model, key) for key in self.strength_keys if hasattr(self.model, key)}
-
-    def _set(self, strengths: Setting) -> None:
-        if hasattr(self.model, "set_strengths"):
-            self.model.set_strengths(**strengths)
-            return
-        for key, value in strengths.items():
-            setattr(self.model, key, value)
-
-    def _final(self) -> Any:
-        final = getattr(self.model, "final_variant", None)
-        return nullcontext() if final is None else self.model.use_variant(final)
-
     def _made(self, changes: Setting) -> ReRanker:
         made: ReRanker = get_reranker(str(self.reranker)).from_config(_Overlay(self.trainer.config, changes))
         return made
 
     def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
         known = self._collected.get(split)
-        made_for = {**strengths, "reranker_models": getattr(reranker, "files", ())}  # facts come from these models
+        made_for = {
+            **strengths,
+            "reranker_models": reranker.files if isinstance(reranker, PUFR) else (),
+        }  # facts come from these models
         if known is None or known[0] != made_for:
             loader = self.splits[split]
             wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
-            with self._final():
+            with self.model.use_variant(self.model.final_variant):
                 struct = self.trainer.collect(loader, candidates=wanted)
                 facts = facts_of_split(self.trainer, loader, struct, reranker)
             self._collected[split] = known = (made_for, struct, facts)

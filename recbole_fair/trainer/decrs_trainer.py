@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from recbole.utils import init_seed
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.batches.pairs import PairLoader
+from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import split_interactions
-from recbole_fair.io.checkpoint import unpack_arrays
-from recbole_fair.model.decrs.decrs import part_seed
-from recbole_fair.trainer.trainer import FairTrainer
-from recbole_fair.trainer.variant_trainer import VariantTrainer
+from recbole_fair.model.decrs.decrs import DecRS, part_seed
+from recbole_fair.trainer.checkpoints import model_state
+from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -31,29 +32,28 @@ class PartTrainer(FairTrainer):
         part: name of the machine.
     """
 
-    model: Any
+    model: DecRS
 
-    def __init__(self, config: Any, model: Any, part: str) -> None:
+    def __init__(self, config: Settings, model: DecRS, part: str) -> None:
         self.part = part
         super().__init__(config, model)
         self.checkpoint_extra["part"] = part
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        trainer: Any = self
         params = kwargs.pop("params", self.model.parts[self.part].parameters())
-        if str(trainer.learner).lower() == "adagrad":
+        if str(self.learner).lower() == "adagrad":
             return torch.optim.Adagrad(
                 params,
-                lr=trainer.learning_rate,
-                weight_decay=trainer.weight_decay or 0.0,
+                lr=self.learning_rate,
+                weight_decay=self.weight_decay or 0.0,
                 initial_accumulator_value=_ACCUMULATOR,
-                fused=torch.device(trainer.device).type == "cpu",  # one pass over the table instead of five
+                fused=torch.device(self.device).type == "cpu",  # one pass over the table instead of five
             )
         optimizer: torch.optim.Optimizer = super()._build_optimizer(params=params, **kwargs)
         return optimizer
 
 
-class DecRSTrainer(VariantTrainer):
+class DecRSTrainer(FairTrainer):
     """Trainer of :class:`~recbole_fair.model.decrs.decrs.DecRS`.
 
     ``fit`` trains the plain machine, the deconfounded one and, if asked for, a second plain one, each until its own
@@ -64,9 +64,10 @@ class DecRSTrainer(VariantTrainer):
         timings: seconds by part.
     """
 
-    def __init__(self, config: Any, model: Any) -> None:
+    model: DecRS
+
+    def __init__(self, config: Settings, model: DecRS) -> None:
         super().__init__(config, model)
-        self.timings: dict[str, float] = {}
         self.checkpoint_extra |= {"part": None, "parts": {}, "decrs": model.report()}
         self._resume: tuple[str, str | None] | None = None
 
@@ -76,13 +77,13 @@ class DecRSTrainer(VariantTrainer):
 
     def fit(
         self,
-        train_data: Any,
-        valid_data: Any = None,
+        train_data: TrainingLoader,
+        valid_data: EvaluationLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
-        callback_fn: Callable[[int, float], None] | None = None,
-    ) -> tuple[float, Any]:
+        callback_fn: Callback | None = None,
+    ) -> Validation:
         """Train all parts and validate all variants; see the class.
 
         Returns:
@@ -109,12 +110,12 @@ class DecRSTrainer(VariantTrainer):
     def _fit_part(
         self,
         name: str,
-        train_data: Any,
-        valid_data: Any,
+        train_data: TrainingLoader,
+        valid_data: EvaluationLoader | None,
         verbose: bool,
         saved: bool,
         show_progress: bool,
-        callback_fn: Callable[[int, float], None] | None,
+        callback_fn: Callback | None,
     ) -> None:
         model, facts = self.model, self.checkpoint_extra["parts"]
         model.part = model.variant = name
@@ -123,7 +124,8 @@ class DecRSTrainer(VariantTrainer):
         model.zero_grad(set_to_none=True)
         seed = part_seed(self.config, name)
         init_seed(seed, self.config["reproducibility"])
-        train_data.stream = seed  # RecBole's own loader, which takes the global generators, does not read it
+        if isinstance(train_data, PairLoader):
+            train_data.stream = seed  # RecBole's own loader takes the global generators
         trainer = PartTrainer(self.config, model, name)
         trainer.saved_model_file = self.saved_model_file
         trainer.checkpoint_extra |= {"parts": facts, "decrs": self.checkpoint_extra["decrs"]}
@@ -143,7 +145,7 @@ class DecRSTrainer(VariantTrainer):
             "epochs": len(trainer.train_loss_dict) + trainer.start_epoch,
         }
 
-    def _add_validation_to_drift(self, valid_data: Any) -> None:
+    def _add_validation_to_drift(self, valid_data: EvaluationLoader | None) -> None:
         if self.config["drift_history"] != "train_valid" or not valid_data or self.eval_collector.histories is None:
             return
         if any(name in ("fused", "control") for name in self.model.variants):
@@ -157,11 +159,11 @@ class DecRSTrainer(VariantTrainer):
         Raises:
             FairError: a file that is no checkpoint of this model on these data.
         """
-        content = self._read_resumable(resume_file)
+        content = self.checkpoints.read_resumable(resume_file, self.fingerprint)
         if content.get("other_parameter"):
             self.model.check_features(content["other_parameter"]["features"])  # now, rather than when it is loaded
         self.saved_model_file = str(resume_file)
         self.checkpoint_extra["parts"] = dict(content["parts"])
         self._resume = str(resume_file), content["part"]
         if content["part"] is None:
-            self._load_state({**content, "other_parameter": unpack_arrays(content.get("other_parameter"))})
+            self.checkpoints.restore(model_state(content), resume_file)

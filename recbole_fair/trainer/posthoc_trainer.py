@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from recbole_fair.config.keys import KEYS
 from recbole_fair.config.layers import properties_dir, read_yaml
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
 from recbole_fair.config.registry import MODEL_TRAINERS, get_trainer
+from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
+from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.trainer.resumption import epochs_that_count
-from recbole_fair.trainer.variant_trainer import VariantTrainer
+from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ _NOT_OF_TRAINING = frozenset(
 )
 
 
-class PostHocTrainer(VariantTrainer):
+class PostHocTrainer(FairTrainer):
     """Trainer of a :class:`~recbole_fair.model.posthoc.PostHocModel`.
 
     ``fit`` (1) takes the base model from ``base_model_file``, or from a finished checkpoint in ``checkpoint_dir`` that
@@ -81,9 +83,11 @@ class PostHocTrainer(VariantTrainer):
         timings: seconds by stage.
     """
 
-    def __init__(self, config: Any, model: Any) -> None:
+    model: PostHocModel
+    config: FairConfig
+
+    def __init__(self, config: FairConfig, model: PostHocModel) -> None:
         super().__init__(config, model)
-        self.timings: dict[str, float] = {}
         model.scored_batches = self.scored_batches
         self._resume_base: str | None = None
         if model.report:
@@ -93,13 +97,13 @@ class PostHocTrainer(VariantTrainer):
 
     def fit(
         self,
-        train_data: Any,
-        valid_data: Any = None,
+        train_data: TrainingLoader,
+        valid_data: EvaluationLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
-        callback_fn: Callable[[int, float], None] | None = None,
-    ) -> tuple[float, Any]:
+        callback_fn: Callback | None = None,
+    ) -> Validation:
         """Obtain the base, fit the intervention, validate; see the class.
 
         Returns:
@@ -137,19 +141,18 @@ class PostHocTrainer(VariantTrainer):
             )
         self._resume_base = str(resume_file)
 
-    def _seed_again(self, train_data: Any) -> None:
+    def _seed_again(self, train_data: TrainingLoader) -> None:
         """A base that was found has drawn no random numbers; the intervention must not depend on which it was."""
         seed = self.config["seed"]
         init_seed(seed, self.config["reproducibility"])
-        generator = getattr(train_data, "generator", None)
-        if generator is not None:
-            generator.manual_seed(seed)
-        if hasattr(train_data, "set_epoch"):
+        if isinstance(train_data, DrawsRandomly):
+            train_data.generator.manual_seed(seed)
+        if isinstance(train_data, CountsEpochs):
             train_data.set_epoch(0)
 
     # -- the base model ------------------------------------------------------------------------------------------
 
-    def base_config(self) -> FairConfig:
+    def trained_config(self) -> FairConfig:
         """The configuration under which the base model alone would be trained."""
         # One preset may serve several methods on the same base.
         methods = {name for name, trainer in MODEL_TRAINERS.items() if trainer == "PostHocTrainer"}
@@ -165,14 +168,14 @@ class PostHocTrainer(VariantTrainer):
 
     def _obtain_base(
         self,
-        train_data: Any,
-        valid_data: Any,
+        train_data: TrainingLoader,
+        valid_data: EvaluationLoader | None,
         verbose: bool,
         saved: bool,
         show_progress: bool,
-        callback_fn: Callable[[int, float], None] | None,
+        callback_fn: Callback | None,
     ) -> dict[str, Any]:
-        config = self.base_config()
+        config = self.trained_config()
         given = self.config["base_model_file"]
         if given is not None:
             content = self._read_base(given, config)

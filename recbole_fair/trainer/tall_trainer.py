@@ -6,15 +6,16 @@ import copy
 import functools
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.errors import FairError
-from recbole_fair.trainer.trainer import FairTrainer
-from recbole_fair.trainer.variant_trainer import VariantTrainer
+from recbole_fair.model.tall.tall import TALL, MultVAE
+from recbole_fair.trainer.checkpoints import CheckpointWriter, ModelState
+from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,25 @@ class EagerAdam(torch.optim.Adam):
         param.grad = None
 
 
+class ThriftyWriter(CheckpointWriter):
+    """Never holds more than one copy of the weights beside the model's own: a second one would be too large."""
+
+    def current(self) -> ModelState:
+        """The weights themselves, uncopied."""
+        state = {name: value.detach() for name, value in self.model.state_dict().items()}
+        return {"state_dict": state, "other_parameter": self.model.other_parameter()}
+
+    def keep_best(self) -> None:
+        """Keep the weights as they are now in the memory of the best ones so far."""
+        if self.best is None:
+            super().keep_best()
+            return
+        kept, now = self.best["state_dict"], self.model.state_dict()
+        for name, value in now.items():
+            kept[name].copy_(value)
+        self.best["other_parameter"] = copy.deepcopy(self.model.other_parameter())
+
+
 class ExpertTrainer(FairTrainer):
     """Trainer of :class:`~recbole_fair.model.tall.tall.MultVAE` and what builds on it.
 
@@ -46,9 +66,10 @@ class ExpertTrainer(FairTrainer):
     takes as long as half a step. Gradients do not outlive an epoch, and the best weights are kept in one place.
     """
 
-    model: Any
+    writer_class = ThriftyWriter
+
+    model: MultVAE
     enable_scaler: bool
-    _writing = False
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         decay = float(kwargs.pop("weight_decay", self.config["weight_decay"] or 0.0))
@@ -62,53 +83,31 @@ class ExpertTrainer(FairTrainer):
         kind = torch.optim.Adam if needs_all_gradients else EagerAdam
         return kind(params, lr=rate, weight_decay=decay, fused=True)
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+    def _train_epoch(self, train_data: TrainingLoader, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         # Gradients as large as the model need not stay while it is evaluated and saved.
         self.optimizer.zero_grad(set_to_none=True)
         return loss
 
-    def _keep_best(self) -> None:
-        """Keep the weights as they are, in the memory of the best ones so far: a new copy beside it is too large."""
-        if self._best_state is None:
-            super()._keep_best()
-            return
-        kept, now = self._best_state["state_dict"], self.model.state_dict()
-        for name, value in now.items():
-            kept[name].copy_(value)
-        self._best_state["other_parameter"] = copy.deepcopy(self.model.other_parameter())
 
-    def _state(self) -> dict[str, Any]:
-        if not self._writing:
-            return super()._state()
-        state = {name: value.detach() for name, value in self.model.state_dict().items()}
-        return {"state_dict": state, "other_parameter": self.model.other_parameter()}
-
-    def _write_checkpoint(self, epoch: int, path: str | None = None) -> None:
-        """Write without a copy of the weights beside them."""
-        self._writing = True
-        try:
-            super()._write_checkpoint(epoch, path)
-        finally:
-            self._writing = False
-
-
-class TALLTrainer(ExpertTrainer, VariantTrainer):
+class TALLTrainer(ExpertTrainer):
     """Trainer of :class:`~recbole_fair.model.tall.tall.TALL`.
 
     With user weights, early stopping counts from the epoch in which they begin: they disturb the validation score at
     first, and a patience that runs out there would end the training by luck.
     """
 
+    model: TALL
+
     def fit(
         self,
-        train_data: Any,
-        valid_data: Any = None,
+        train_data: TrainingLoader,
+        valid_data: EvaluationLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
-        callback_fn: Callable[[int, float], None] | None = None,
-    ) -> tuple[float, Any]:
+        callback_fn: Callback | None = None,
+    ) -> Validation:
         """Train; with ``gate_source: valid`` the model first gets the validation items.
 
         Raises:
@@ -121,8 +120,7 @@ class TALLTrainer(ExpertTrainer, VariantTrainer):
             model.use_validation(split_interactions(valid_data._dataset))
         for note in model.scoring_notes():
             logger.info(note)
-        trainer: Any = self
-        self._epoch = trainer.start_epoch - 1
+        self._epoch = self.start_epoch - 1
         found = super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
         kept = self._kept_epoch()
         if model.weight_signal != "none" and 0 <= kept < model.gap:
@@ -134,23 +132,21 @@ class TALLTrainer(ExpertTrainer, VariantTrainer):
 
     def _kept_epoch(self) -> int:
         """The validated epoch whose weights were kept, without validation the last one."""
-        trainer: Any = self
         if not self._validated:
             return self._epoch
-        last = (self._epoch + 1) // trainer.eval_step * trainer.eval_step - 1
-        return int(last - trainer.cur_step * trainer.eval_step)
+        last = (self._epoch + 1) // self.eval_step * self.eval_step - 1
+        return int(last - self.cur_step * self.eval_step)
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+    def _train_epoch(self, train_data: TrainingLoader, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._epoch = epoch_idx
         return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
     def _patience(self, epoch: int) -> int:
         """The configured patience; without end until the weights have been there for so many validations."""
-        trainer: Any = self
         steps, gap = int(self.config["stopping_step"]), self.model.gap
-        weighted = (epoch + 1) // trainer.eval_step - gap // trainer.eval_step
+        weighted = (epoch + 1) // self.eval_step - gap // self.eval_step
         return steps if self.model.weight_signal == "none" or weighted > steps else sys.maxsize
 
-    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Any]:
+    def _valid_epoch(self, valid_data: EvaluationLoader | None, show_progress: bool = False) -> Validation:
         self.stopping_step = self._patience(self._epoch)
         return super()._valid_epoch(valid_data, show_progress)

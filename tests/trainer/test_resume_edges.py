@@ -19,6 +19,7 @@ from recbole_fair.io.checkpoint import load_checkpoint, save_checkpoint
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.runs.compare import compare
 from recbole_fair.runs.loading import new_trainer
+from recbole_fair.trainer.checkpoints import CheckpointWriter, ModelState
 from recbole_fair.trainer.posthoc_trainer import finished
 from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.trainer import FairTrainerMixin
@@ -212,16 +213,16 @@ def test_without_validation_and_file_the_last_epoch_is_tested(
 
 
 def test_the_state_of_an_epoch_is_copied_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    copies, state = [], FairTrainerMixin._state
+    copies, state = [], CheckpointWriter.snapshot
 
-    def counted(self: Any) -> dict[str, Any]:
-        copies.append(self.cur_step)
+    def counted(self: CheckpointWriter) -> ModelState:
+        copies.append(self.best is None)
         return state(self)
 
-    monkeypatch.setattr(FairTrainerMixin, "_state", counted)
+    monkeypatch.setattr(CheckpointWriter, "snapshot", counted)
     run("BPR", epochs=3, learning_rate=0.05)
     assert len(copies) == 3
-    assert 0 in copies
+    assert copies[0]
 
 
 # -- pre-training --------------------------------------------------------------------------------------------------

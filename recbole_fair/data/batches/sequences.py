@@ -15,6 +15,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_fair.config.traits import Traits
 from recbole_fair.data.batches.windows import (
     WINDOW_ITEMS,
     WINDOW_TARGETS,
@@ -75,7 +76,7 @@ class FairSequentialDataset(SequentialDataset):
         source = (target - length).unsqueeze(1) + column
         inside = column < length.unsqueeze(1)
         source = torch.where(inside, source, torch.zeros_like(source))
-        wanted = getattr(self.config["model_class"], "sequence_fields", None)
+        wanted = Traits.of(self.config["model_class"]).sequence_fields
         lists = {}
         for field, values in self.flat.items():
             if field == self.uid_field or (wanted is not None and field != self.iid_field and field not in wanted):

@@ -19,8 +19,10 @@ import pandas as pd
 import yaml
 from recbole.utils import FeatureType, ModelType
 
+from recbole_fair.config.contract import given_by_user
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import FairLoader
+from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ def _load_column(config: Any, file: Path, field: str, why: str) -> None:
     loaded = columns.get("inter") if isinstance(columns, dict) else None
     if columns is None or loaded == "*" or (loaded is not None and field in loaded):
         return
-    if "load_col" in getattr(config, "user_settings", {}):
+    if "load_col" in given_by_user(config):
         raise FairError(f"load_col must name '{field}' under inter: {why}.")
     config["load_col"] = {**columns, "inter": [*(loaded or []), field]}
     logger.info("load_col: '%s' of %s is loaded as well.", field, file)
@@ -152,7 +154,7 @@ def _check_past_items(config: Any, file: Path, header: dict[str, str]) -> None:
 def _check_loaded_columns(config: Any, file: Path, header: dict[str, str]) -> None:
     """RecBole passes over columns of ``load_col`` that do not exist and breaks when users or items are not loaded."""
     columns = config["load_col"]
-    if not isinstance(columns, dict) or "load_col" not in getattr(config, "user_settings", {}):
+    if not isinstance(columns, dict) or "load_col" not in given_by_user(config):
         return
     named = columns.get("inter")
     if named is None:
@@ -218,8 +220,7 @@ def _check_time_column(config: Any, file: Path, header: dict[str, str]) -> None:
 
 def _why_time(config: Any) -> str:
     """What the timestamps are needed for, as a clause; empty if for nothing."""
-    own = getattr(config["model_class"], "reads_time", None)
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or (own is not None and own(config)):
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or Traits.of(config["model_class"]).reads_time(config):
         return f"{config['model']} reads histories in time"
     if config["eval_args"]["order"] == "TO":
         return "eval_args order=TO splits by time"

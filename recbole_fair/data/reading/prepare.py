@@ -12,7 +12,7 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import FeatureType, ModelType
 
-from recbole_fair.config.registry import trained_class
+from recbole_fair.config.traits import Traits, trained_class
 from recbole_fair.data.batches.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.batches.pairs import JoinedBatches, PairLoader
 from recbole_fair.data.batches.sequences import FairSequentialDataset, WindowLoader
@@ -101,15 +101,15 @@ def users_per_batch(config: Any, n_items: int) -> int:
     per_user = n_items * _FLOAT * _COPIES
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         per_user += int(config["MAX_ITEM_LIST_LENGTH"]) * size * _FLOAT * 16
-    elif config["MODEL_TYPE"] == ModelType.CONTEXT and not hasattr(config["model_class"], "ranks_all_items"):
+    elif config["MODEL_TYPE"] == ModelType.CONTEXT and not Traits.of(config["model_class"]).ranks_all_items:
         per_user += n_items * (64 + 16 * size) * _FLOAT
     return max(1, budget // per_user)
 
 
 def trains_on_windows(config: Any) -> bool:
     """Whether the model (or its base model) learns from windows, all positions at once."""
-    by_windows = getattr(trained_class(config["model_class"]), "reads_windows", False)
-    return config["train_positions"] == "all" and bool(by_windows)
+    by_windows = Traits.of(trained_class(config["model_class"])).reads_windows
+    return config["train_positions"] == "all" and by_windows
 
 
 def samples_items(config: Any) -> bool:
@@ -121,12 +121,12 @@ def trains_on_pairs(config: Any) -> bool:
     """Whether the model learns from labelled pairs whose negatives are drawn uniformly."""
     args = config["train_neg_sample_args"]
     uniform = samples_items(config) and args.get("distribution") == "uniform" and not args.get("dynamic")
-    return uniform and bool(getattr(config["model_class"], "reads_pairs", False))
+    return uniform and Traits.of(config["model_class"]).reads_pairs
 
 
 def trains_on_users(config: Any) -> bool:
     """Whether the model (or its base model) learns from users' whole rows."""
-    return bool(getattr(trained_class(config["model_class"]), "reads_users", False))
+    return Traits.of(trained_class(config["model_class"])).reads_users
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
@@ -157,7 +157,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
             extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
         look_up_by_tensor(splits[0])
         train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
-        if getattr(config["model_class"], "reads_pairs", False) and not samples_items(config):
+        if Traits.of(config["model_class"]).reads_pairs and not samples_items(config):
             train = JoinedBatches(config, train)
     asked = config["eval_batch_size"]
     evaluations: list[Any] = []

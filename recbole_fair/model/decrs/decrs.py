@@ -20,6 +20,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import EvaluatorType, InputType
 from torch import Tensor, nn
 
+from recbole_fair.config.contract import given_by_user
 from recbole_fair.data.facts.confounder import confounder_prior, normalized_drift
 from recbole_fair.data.facts.features import Features, load_features
 from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups
@@ -27,9 +28,9 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import count_items
 from recbole_fair.errors import FairError
+from recbole_fair.model.contract import FairModel
 from recbole_fair.model.decrs.factorization import FactorizationMachine, FeatureTables
 from recbole_fair.model.propensity import item_propensity, user_propensity
-from recbole_fair.model.variants import Variants
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _LARGEST = 40.0
 _CELLS = 100_000  # scores mixed at a time: what stays in a processor's cache
 
 
-class DecRS(Variants, GeneralRecommender):
+class DecRS(FairModel, GeneralRecommender):
     """A plain factorisation machine, a deconfounded one, and their mixture; trained one after the other.
 
     With ``mediator: none`` there is the plain machine alone. With ``fusion_control`` a second plain machine of other
@@ -64,7 +65,7 @@ class DecRS(Variants, GeneralRecommender):
     """
 
     input_type = InputType.POINTWISE
-    trainer_name: ClassVar[str] = "DecRSTrainer"
+    trainer_name = "DecRSTrainer"
     reads_pairs: ClassVar[bool] = True
     strength_keys: ClassVar[tuple[str, ...]] = ("inference", "fusion_alpha")
     other_parameter_name: ClassVar[list[str]] = ["trained", "features", "drift_has_validation"]
@@ -84,7 +85,7 @@ class DecRS(Variants, GeneralRecommender):
         variants = names if self.mediator == "none" else [*names, "fused"]
         if config["fusion_control"]:
             names, variants = [*names, SECOND], [*variants, SECOND, "control"]
-        self.variants = tuple(variants)  # type: ignore[misc]
+        self.variants = tuple(variants)
         inter = training_interactions(dataset)
         histories = Histories.from_interactions(inter)
         self._group_field = config["group_field"]
@@ -168,7 +169,7 @@ class DecRS(Variants, GeneralRecommender):
         self.inference = str(config["inference"])
         self.fusion_alpha = float(config["fusion_alpha"])
         if self.inference not in self.variants:
-            if "inference" in getattr(config, "user_settings", {}):
+            if "inference" in given_by_user(config):
                 self.check_strength("inference", self.inference)
             self.inference = BACKBONE  # the default of DecRS, of which a plain machine has no use
         self.variant = self.inference

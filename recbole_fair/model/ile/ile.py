@@ -23,6 +23,7 @@ from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.embeddings import FullPrecisionLightGCN
+from recbole_fair.model.contract import FairModel
 from recbole_fair.model.ile.group_loss import group_distance, group_sums, over_processes
 from recbole_fair.model.propensity import inverse_propensity
 
@@ -47,7 +48,7 @@ class PairLoss(BPRLoss):
         return losses.mean() if self.weights is None else (self.weights * losses).mean()
 
 
-class PairwiseLosses:
+class PairwiseLosses(FairModel):
     """Mixin that sees the loss of every pair; it stands before a model of RecBole in the list of bases.
 
     The model must have one ``BPRLoss`` and call it once a batch with a pair for every row. If it has several, the

@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.data.facts.profiles import check_profile_length, profiles_of
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
+from recbole_fair.io.atomic import atomic_file
 from recbole_fair.model.bases.sasrec import SASRec
 from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
@@ -54,7 +55,8 @@ class PopSteer(PostHocModel):
     autoencoder is trained on) and :meth:`profile_vectors` (how users of one side are represented).
     """
 
-    variants: ClassVar[tuple[str, ...]] = ("base", "reconstructed", "steered")
+    variants = ("base", "reconstructed", "steered")
+    writes_neurons = True
     strength_keys: ClassVar[tuple[str, ...]] = (
         "alpha_pop",
         "alpha_unpop",
@@ -287,12 +289,8 @@ class PopSteer(PostHocModel):
 
     def write_neurons(self, path: str) -> None:
         """Write the neuron table as CSV: statistics, effect size, steering direction and weight, a row a neuron."""
-        from recbole_fair.runs.outputs import write_atomically
-
-        def write(file: IO[str]) -> None:
+        with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
             write_neuron_table(file, self.neurons, *self.steering_moves())
-
-        write_atomically(path, write)
 
     def _describe_sae(self, fit: SAEFit, users: SAEQuality, n_vectors: int) -> dict[str, Any]:
         return {

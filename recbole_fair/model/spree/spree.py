@@ -68,7 +68,7 @@ class SPREE(PostHocModel):
         mean_step: mean absolute estimate over the validation users.
     """
 
-    variants: ClassVar[tuple[str, ...]] = ("base", "vanilla", "adaptive")
+    variants = ("base", "vanilla", "adaptive")
     strength_keys: ClassVar[tuple[str, ...]] = ("spree_strength", "spree_adaptive")
 
     spree_strength: float = 8.0

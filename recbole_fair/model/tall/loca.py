@@ -11,6 +11,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from recbole_fair.config.contract import given_by_user
 from recbole_fair.data.batches.item_rows import ItemRows
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.model.posthoc import progress_bar
@@ -104,7 +105,7 @@ class LOCA(LocalModel):
 
     def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
         """Choose anchors and train their local models; see the class."""
-        unread = [key for key in _OF_THE_BASE if key in getattr(self.config, "user_settings", {})]
+        unread = [key for key in _OF_THE_BASE if key in given_by_user(self.config)]
         if unread:
             logger.warning(
                 "%s: of the base alone. Local models are trained by Adam at a constant rate in full precision, and "

@@ -24,7 +24,7 @@ class LocalModel(PostHocModel):
 
     type = ModelType.GENERAL
     input_type = InputType.PAIRWISE
-    variants: ClassVar[tuple[str, ...]] = ("base", "local")
+    variants = ("base", "local")
     needs_split: ClassVar[bool] = False
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -18,14 +18,15 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_fair.config.contract import given_by_user
 from recbole_fair.data.batches.item_rows import ItemRows
 from recbole_fair.data.facts.groups import mainstream_scores
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.errors import FairError
+from recbole_fair.model.contract import FairModel
 from recbole_fair.model.tall.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
 from recbole_fair.model.tall.user_weights import LossWindow, niche_weights
-from recbole_fair.model.variants import Variants
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _LOWEST_LOSS = 1e-6  # keeps the inverse of a loss finite
 _GROUPS = ("low", "med-low", "medium", "med-high", "high")
 
 
-class MultVAE(GeneralRecommender):
+class MultVAE(FairModel, GeneralRecommender):
     """The variational autoencoder that TALL's experts are: linear encoder and decoder, multinomial likelihood.
 
     Reads ``latent_dimension`` (H itself, not RecBole's 2 H), ``dropout_prob``, ``anneal_cap``, ``total_anneal_steps``,
@@ -50,7 +51,7 @@ class MultVAE(GeneralRecommender):
 
     input_type = InputType.PAIRWISE
     reads_users: ClassVar[bool] = True
-    trainer_name: ClassVar[str] = "ExpertTrainer"
+    trainer_name = "ExpertTrainer"
 
     updates: Tensor
 
@@ -172,7 +173,7 @@ class WL(MultVAE):
         return weights if bool(weights.any()) else torch.ones_like(weights)
 
 
-class TALL(Variants, MultVAE):
+class TALL(MultVAE):
     """A loss-driven mixture of experts with user weights that synchronise learning.
 
     For a user with held-out items v, expert k has the loss ``L_k = -sum_{i in v} log softmax(scores_k)_i`` over the
@@ -193,7 +194,7 @@ class TALL(Variants, MultVAE):
     """
 
     base_model_name: ClassVar[str] = "MultVAE"
-    trainer_name: ClassVar[str] = "TALLTrainer"
+    trainer_name = "TALLTrainer"
     other_parameter_name: ClassVar[list[str]] = ["held_out_items"]
 
     user_weights: Tensor
@@ -243,7 +244,7 @@ class TALL(Variants, MultVAE):
             idle |= dict.fromkeys(("gate_source", "gate_fold_share"), f"{gate} and weight_signal=none")
         elif self.gate_source == "valid":
             idle["gate_fold_share"] = "gate_source=valid"
-        given = getattr(config, "user_settings", {})
+        given = given_by_user(config)
         for key, why in idle.items():
             if key in given:
                 logger.warning("%s=%r has no effect with %s.", key, given[key], why)
