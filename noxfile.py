@@ -1,0 +1,60 @@
+"""All checks: ``nox`` runs what a change must pass; ``nox -s tests`` each Python, ``nox -s ends`` old and new libraries.
+
+A session makes an environment of its own, with PyTorch in it; ``nox -R`` takes the one of the last time.
+"""
+
+from __future__ import annotations
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+#: Ends of the supported ranges. RecBole 1.2.1, on Python 3.11, with the oldest and with newer libraries.
+LIBRARIES = {
+    "oldest": ["torch==2.4.*", "numpy==1.26.*", "scipy==1.9.*", "pandas==1.5.*"],
+    "newest": ["torch==2.*", "numpy==2.*", "scipy==1.*", "pandas==2.*"],
+}
+
+nox.options.sessions = ["lint", "types", "tests-3.11", "docs"]
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+
+
+def _install(session: nox.Session, extra: str) -> None:
+    session.install("-c", "constraints.txt", "-e", f".[{extra}]")
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Style of the code."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python="3.11")
+def types(session: nox.Session) -> None:
+    """Types of the package."""
+    _install(session, "test")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests; words after ``--`` go to pytest."""
+    _install(session, "test")
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session(python="3.11")
+@nox.parametrize("libraries", list(LIBRARIES))
+def ends(session: nox.Session, libraries: str) -> None:
+    """The tests with the oldest and the newest libraries that the package allows."""
+    session.install("-e", ".[test]", *LIBRARIES[libraries])
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The site, built strictly."""
+    _install(session, "docs")
+    session.run("mkdocs", "build", "--strict")
