@@ -1,4 +1,4 @@
-"""All checks: ``nox`` runs what a change must pass; ``nox -s tests`` each Python, ``nox -s ends`` old and new libraries.
+"""All checks: ``nox`` runs what a change must pass; ``-s tests`` takes each Python, ``-s ends`` old and new libraries.
 
 A session makes an environment of its own, with PyTorch in it; ``nox -R`` takes the one of the last time.
 """
