@@ -20,7 +20,7 @@ from recbole.evaluator.collector import DataStruct
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from recbole_fair.config.keys import KEYS
+from recbole_fair.config.general_keys import KEYS
 from recbole_fair.config.layers import properties_dir, read_yaml
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions

@@ -167,8 +167,8 @@ def _check_files(config: FairConfig) -> None:
 
 def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
     """Say which settings of training differ from those of the run that is gone on with."""
-    own = plain_config(trainer.trained_config())
-    different = differing_settings(load_checkpoint(config["resume"])["config"], own)
+    own = trainer.trained_config()
+    different = differing_settings(load_checkpoint(config["resume"])["config"], plain_config(own), own.model_class)
     if different:
         logger.warning(
             "resume=%s was trained with other settings: %s. The optimizer goes on with the rates of the checkpoint.",

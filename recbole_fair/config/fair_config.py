@@ -1,9 +1,9 @@
 """FairConfig: RecBole's configuration with our layers, checked keys and no hidden input.
 
-Layers, later ones win: RecBole's defaults, ``properties/overall.yaml``, ``model/<Model>.yaml`` (the base model's
-first), ``dataset/<name>.yaml``, ``rerank/<ReRanker>.yaml``, the user's files in their order,
-``config_dict``. The command line is merged into ``config_dict`` by :mod:`recbole_fair.cli`; this module never looks at
-``sys.argv``, evaluates no text and leaves the environment and the module globals of RecBole alone.
+Layers, later ones win: RecBole's defaults, ``properties/overall.yaml``, ``model/<Base>.yaml``,
+``method/<Method>.yaml``, ``model/<Model>.yaml``, ``dataset/<name>.yaml``, ``rerank/<ReRanker>.yaml``, the user's files
+in their order, ``config_dict``. The command line is merged into ``config_dict`` by :mod:`recbole_fair.cli`; this module
+never looks at ``sys.argv``, evaluates no text and leaves the environment and the module globals of RecBole alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 from recbole_fair.config import protocol
-from recbole_fair.config.keys import KEYS, check_values, did_you_mean
+from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, declared, own_keys
+from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import FairLoader, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
-from recbole_fair.config.registry import get_model, lineage
+from recbole_fair.config.registry import get_model, layers_of, lineage
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.rerank.settings import reranker_defaults
@@ -132,24 +133,24 @@ class FairConfig(Config):
             key: copy.deepcopy(self.internal_config_dict.get(key)) for key in ("metrics", "valid_metric", "topk")
         }
         folder = properties_dir()
-        own_keys: set[str] = set(KEYS)
-        files = [folder / "overall.yaml", *(folder / "model" / f"{name}.yaml" for name in names)]
-        for file in [*files, folder / "dataset" / f"{dataset}.yaml"]:
+        own = declared(model_class)
+        self.internal_config_dict.update({name: copy.deepcopy(key.default) for name, key in own.items()})
+        for layer in ("overall.yaml", *layers_of(model_class, model), f"dataset/{dataset}.yaml"):
+            file = folder / layer
             if file.is_file():
-                layer = read_yaml(file)
-                self.internal_config_dict.update(layer)
-                own_keys.update(layer)
+                self.internal_config_dict.update(read_yaml(file))
         self.user_settings = {k: v for k, v in self.external_config_dict.items() if k not in ("model", "dataset")}
         self.internal_config_dict.update(reranker_defaults(self.user_settings))
         protocol.settle(self.internal_config_dict, self.user_settings, recbole_protocol, model, dataset)
-        self._check_keys(own_keys | set(self.internal_config_dict))
-        check_values(self.user_settings, self.internal_config_dict)
+        self._check_keys()
+        check_values(self.user_settings, self.internal_config_dict, model_class)
         self.fair_defaults = copy.deepcopy(self.internal_config_dict)
 
-    def _check_keys(self, own_keys: set[str]) -> None:
-        known = (RECBOLE_KEYS | own_keys) - COMPUTED_KEYS
+    def _check_keys(self) -> None:
+        ours = own_keys()
+        known = (RECBOLE_KEYS | ours.keys() | self.internal_config_dict.keys()) - COMPUTED_KEYS
         for key, value in self.user_settings.items():
-            if key in known:
+            if key in known or key.startswith(RERANKER_PREFIX):
                 continue
             hint = did_you_mean(key, known)
             if key in COMPUTED_KEYS:
@@ -164,7 +165,8 @@ class FairConfig(Config):
                     "run any code when read; leave the key out, the atomic files are read each time."
                 )
         for key, value in self.user_settings.items():
-            if key in KEYS and key not in self.internal_config_dict and value is not None:
+            is_ours = key in ours or key.startswith(RERANKER_PREFIX)
+            if is_ours and key not in self.internal_config_dict and value is not None:
                 logger.warning("%s=%r has no effect: %s does not read it.", key, value, self.model)
 
     def _set_default_parameters(self) -> None:

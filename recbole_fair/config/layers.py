@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from recbole_fair.config.catalogue import key_named
 from recbole_fair.errors import FairError
 
 
@@ -101,11 +102,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-# Texts that YAML would take for a number, a list or null.
-_TEXT = """model dataset data_path checkpoint_dir dataset_save_path dataloaders_save_path gpu_id field_separator
-    seq_separator state valid_metric learner wandb_project user_inter_num_interval item_inter_num_interval
-    entity_kg_num_interval relation_kg_num_interval config_file resume ip encoding"""
-_TEXT_KEYS = frozenset(_TEXT.split())
 _NULLS = frozenset(("~", "null", "Null", "NULL", "None"))
 
 
@@ -126,7 +122,7 @@ def parse_value(key: str, text: str) -> Any:
     Raises:
         FairError: when the text starts a list or a mapping but is not one.
     """
-    if key in _TEXT_KEYS or key.endswith(("_FIELD", "_file", "_path")):
+    if _is_text(key):
         return None if text in _NULLS else text
     if text.strip() == "":
         return text or None
@@ -142,6 +138,11 @@ def parse_value(key: str, text: str) -> Any:
     if not isinstance(value, (str, bool, int, float, list, dict, type(None))):
         return text  # dates and the like stay text
     return tidy(value)
+
+
+def _is_text(key: str) -> bool:
+    known = key_named(key)
+    return known is not None and known.is_text
 
 
 def tidy(value: Any) -> Any:

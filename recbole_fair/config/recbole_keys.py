@@ -7,6 +7,8 @@ every ``config["key"]`` in its sources; keys that RecBole computes itself (``dev
 
 from __future__ import annotations
 
+from recbole_fair.config.keys import Key
+
 _READ = """
 CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD INVERSE_ITEM_SEQ ITEM_ID_FIELD
 ITEM_LIST_LENGTH_FIELD L1_flag LABEL_FIELD LIST_SUFFIX MASK_INDEX MASK_ITEM_SEQ MAX_ITEM_LIST_LENGTH NEG_ITEMS
@@ -62,3 +64,114 @@ RECBOLE_KEYS: frozenset[str] = frozenset(_READ.split())
 
 #: Keys that RecBole or FairConfig computes from the others: never settings of a user.
 COMPUTED_KEYS: frozenset[str] = frozenset(_COMPUTED.split())
+
+_SIZE = Key("int", low=1)
+_COUNT = Key("int", low=0)
+_FLAG = Key("bool")
+_DROPOUT = Key("float", low=0, high=1, open_high=True)
+_PATH = Key("str", optional=True)
+_DATA = "protocol"
+_FIELD = Key("str", scope=_DATA)
+_COLUMNS = Key("any", optional=True, scope=_DATA)
+_INTERVAL = Key("str", optional=True, scope=_DATA)
+_HERE = "machine"
+_SHOWN_HERE = Key("bool", scope=_HERE)
+_SAVED = Key("str", optional=True, scope=_HERE)
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+
+#: What RecBole's keys may hold; RecBole itself checks late, by crashing, or not at all.
+RECBOLE: dict[str, Key] = {
+    # The machine.
+    "data_path": Key("str", scope=_HERE),
+    "checkpoint_dir": Key("str", scope=_HERE),
+    "gpu_id": Key("int|str", low=0, many=True, optional=True, scope=_HERE, text=True),
+    "use_gpu": _SHOWN_HERE,
+    "worker": Key("int", low=0, scope=_HERE),
+    "nproc": Key("any", scope=_HERE),
+    "world_size": Key("any", scope=_HERE),
+    "local_rank": Key("any", scope=_HERE),
+    "offset": Key("any", scope=_HERE),
+    "ip": Key("str", scope=_HERE),
+    "port": Key("any", scope=_HERE),
+    "state": Key("str", choices=(*_LEVELS, *(name.upper() for name in _LEVELS)), optional=True, scope=_HERE),
+    "show_progress": _SHOWN_HERE,
+    "log_wandb": _SHOWN_HERE,
+    "wandb_project": Key("str", scope=_HERE),
+    "eval_batch_size": Key("int", low=1, scope=_HERE),
+    "metric_decimal_place": Key("int", low=0, scope=_HERE),
+    "loss_decimal_place": Key("int", low=0, scope=_HERE),
+    "save_dataset": Key("any", scope=_HERE),
+    "save_dataloaders": Key("any", scope=_HERE),
+    "dataset_save_path": _SAVED,
+    "dataloaders_save_path": _SAVED,
+    "config_file": _SAVED,
+    # Names.
+    "model": Key("str"),
+    "dataset": Key("str", scope=_DATA),
+    # Data.
+    "encoding": Key("str", scope=_DATA),
+    "field_separator": Key("str", scope=_DATA),
+    "seq_separator": Key("str", scope=_DATA),
+    **{name: _FIELD for name in _READ.split() if name.endswith("_FIELD")},
+    "LIST_SUFFIX": _FIELD,
+    "NEG_PREFIX": _FIELD,
+    "load_col": Key("dict", optional=True, scope=_DATA),
+    "unload_col": _COLUMNS,
+    "unused_col": _COLUMNS,
+    "additional_feat_suffix": _COLUMNS,
+    "seq_len": _COLUMNS,
+    "alias_of_user_id": _COLUMNS,
+    "alias_of_item_id": _COLUMNS,
+    "alias_of_entity_id": _COLUMNS,
+    "alias_of_relation_id": _COLUMNS,
+    "preload_weight": _COLUMNS,
+    "normalize_field": _COLUMNS,
+    "normalize_all": Key("any", scope=_DATA),
+    "benchmark_filename": _COLUMNS,
+    "threshold": Key("dict", optional=True, scope=_DATA),
+    "val_interval": Key("dict", optional=True, scope=_DATA),
+    "rm_dup_inter": Key("str", choices=("first", "last"), optional=True, scope=_DATA),
+    "filter_inter_by_user_or_item": Key("any", scope=_DATA),
+    "user_inter_num_interval": _INTERVAL,
+    "item_inter_num_interval": _INTERVAL,
+    "entity_kg_num_interval": _INTERVAL,
+    "relation_kg_num_interval": _INTERVAL,
+    "MAX_ITEM_LIST_LENGTH": Key("int", low=1, scope=_DATA),
+    # Protocol and metrics.
+    "seed": Key("int", low=0, high=2**32 - 1, scope="protocol"),
+    "eval_args": Key("dict", scope="protocol"),
+    "repeatable": Key("any", scope="protocol"),
+    "valid_metric": Key("str", scope="protocol"),
+    "metrics": Key("str", many=True, scope="evaluation"),
+    "topk": Key("int", low=1, many=True, scope="evaluation"),
+    "tail_ratio": Key("float", low=0, open_low=True, optional=True, scope="evaluation"),
+    # Training.
+    "epochs": _SIZE,
+    "train_batch_size": _SIZE,
+    "eval_step": _COUNT,
+    "stopping_step": _COUNT,
+    "learning_rate": Key("float", low=0, open_low=True),
+    "weight_decay": Key("float", low=0),
+    "learner": Key("str", choices=_LEARNERS),
+    "reproducibility": _FLAG,
+    "shuffle": _FLAG,
+    "train_neg_sample_args": Key("dict", optional=True),
+    "clip_grad_norm": Key("dict", optional=True),
+    "pre_model_path": _PATH,
+    "pretrain_path": _PATH,
+    "mf_pretrain_path": _PATH,
+    "mlp_pretrain_path": _PATH,
+    # Models.
+    "n_layers": _COUNT,
+    "n_heads": _SIZE,
+    "hidden_size": _SIZE,
+    "inner_size": _SIZE,
+    "embedding_size": _SIZE,
+    "hidden_dropout_prob": _DROPOUT,
+    "attn_dropout_prob": _DROPOUT,
+    "dropout_prob": Key("float", low=0, high=1, open_high=True, many=True),
+    "layer_norm_eps": Key("float", low=0, open_low=True),
+    "initializer_range": Key("float", low=0),
+    "hidden_act": Key("str", choices=("gelu", "relu", "swish", "tanh", "sigmoid")),
+}

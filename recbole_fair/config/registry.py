@@ -42,26 +42,13 @@ MODELS: dict[str, str] = {
     "DecNFM": "recbole_fair.model.decrs.decrs:DecNFM",
 }
 
-#: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute or ``MODEL_TRAINERS`` gives.
+#: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute gives.
 TRAINERS: dict[str, str] = {
     "FairTrainer": "recbole_fair.trainer.trainer:FairTrainer",
     "PostHocTrainer": "recbole_fair.trainer.posthoc_trainer:PostHocTrainer",
     "ExpertTrainer": "recbole_fair.trainer.tall_trainer:ExpertTrainer",
     "TALLTrainer": "recbole_fair.trainer.tall_trainer:TALLTrainer",
     "DecRSTrainer": "recbole_fair.trainer.decrs_trainer:DecRSTrainer",
-}
-
-#: Which trainer a model of ours takes, where the class itself does not say so by ``trainer_name``.
-MODEL_TRAINERS: dict[str, str] = {
-    "SASRec": "FairTrainer",
-    "PopSteerSASRec": "PostHocTrainer",
-    "PopSteerBPR": "PostHocTrainer",
-    "PopSteerLightGCN": "PostHocTrainer",
-    "SPREESASRec": "PostHocTrainer",
-    "SPREEBERT4Rec": "PostHocTrainer",
-    "LOCA": "PostHocTrainer",
-    "LFT": "PostHocTrainer",
-    "EnLFT": "PostHocTrainer",
 }
 
 #: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
@@ -174,7 +161,7 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
 
     A class says by ``base_model_name`` (text or None) on which model's settings its own stand. Without it, the
     class's ancestors are looked through for the first with a known model name, so that ``class MyBPR(BPR)`` starts
-    from BPR's settings. The attribute ``settings_from`` of a mixin names models whose files hold the mixin's settings.
+    from BPR's settings.
 
     Args:
         model_class: the model's class.
@@ -193,8 +180,7 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
         ancestors = [c for c in model_class.__mro__[1:] if c.__name__ in known and c.__name__ != name]
         if ancestors:
             below = lineage(ancestors[0])
-            named = [m for c in model_class.__mro__[:0:-1] for m in c.__dict__.get("settings_from", ())]
-            return (*below, *(m for m in dict.fromkeys(named) if m not in (*below, name)), name)
+            return (*below, name)
         inherited = Traits.of(model_class).base_model_name
         base = inherited if inherited != name else None
     if base is not None:
@@ -203,13 +189,36 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
+def layers_of(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
+    """The yaml files that make up a model's defaults, from the most basic to the model's own.
+
+    Every class of the package that a model derives from may have a file of its name in ``method/``: that of a method
+    holds for all its models, and for those that others derive from it.
+
+    Args:
+        model_class: the model's class.
+        name: its name; the class's own name when left out.
+
+    Returns:
+        Names below ``properties/``; for PopSteerBPR ``("model/BPR.yaml", "method/PopSteer.yaml",
+        "method/PopSteerGeneral.yaml", "model/PopSteerBPR.yaml")``. Not all of them need exist.
+    """
+    name = name or model_class.__name__
+    names: list[str] = []
+    for one in lineage(model_class, name):
+        cls = model_class if one == name else get_model(one)
+        ours = (c for c in reversed(cls.__mro__) if c.__module__.startswith("recbole_fair."))
+        names += [f"method/{c.__name__}.yaml" for c in ours]
+        names.append(f"model/{one}.yaml")
+    return tuple(dict.fromkeys(names))
+
+
 def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
     """The trainer class for a model.
 
-    Order: the model class's ``trainer_name`` (a name in :data:`TRAINERS` or ``"module:Class"``),
-    :data:`MODEL_TRAINERS`, then RecBole's choice for the model and its ancestors. RecBole's special trainers (KGAT,
-    S3Rec, RecVAE, Pop, ...) are combined with our evaluation; its trainers of XGBoost and LightGBM are taken as
-    they are.
+    Order: the model class's ``trainer_name`` (a name in :data:`TRAINERS` or ``"module:Class"``), then RecBole's choice
+    for the model and its ancestors. RecBole's special trainers (KGAT, S3Rec, RecVAE, Pop, ...) are combined with our
+    evaluation; its trainers of XGBoost and LightGBM are taken as they are.
 
     Args:
         config: gives ``MODEL_TYPE`` and ``model``.
@@ -218,7 +227,7 @@ def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> t
     Returns:
         A class to be called with ``(config, model)``.
     """
-    name = Traits.of(model_class).trainer_name or MODEL_TRAINERS.get(str(config["model"]))
+    name = Traits.of(model_class).trainer_name
     if name is not None:
         return load_class(TRAINERS.get(name, name))
     return fair_trainer_class(_recbole_trainer(config, model_class))

@@ -22,6 +22,8 @@ def _never(config: Settings) -> bool:
 class Traits:
     """Declarations of a model's class, each under the attribute of the same name; RecBole's classes declare few.
 
+    Its keys are found by :func:`recbole_fair.config.catalogue.declared`.
+
     Attributes:
         input_type: RecBole's; None where the loss decides it.
         loss_types: values of ``loss_type`` that such a class takes.
@@ -33,9 +35,7 @@ class Traits:
         sequence_fields: fields whose lists of past values it reads beside the items; None for all.
         base_class: the class of the trained model that it stands on.
         base_model_name: the name of the model whose settings its own build on.
-        settings_from: for mixins: models whose yaml files hold the mixin's settings.
         trainer_name: a trainer of the registry, or ``"module:Class"``.
-        strength_keys: settings that apply at scoring time and never need a new fit.
         writes_neurons: whether there is a table of neurons to write.
     """
 
@@ -49,9 +49,7 @@ class Traits:
     sequence_fields: tuple[str, ...] | None = None
     base_class: type[Any] | None = None
     base_model_name: str | None = None
-    settings_from: tuple[str, ...] = ()
     trainer_name: str | None = None
-    strength_keys: tuple[str, ...] = ()
     writes_neurons: bool = False
 
     @classmethod

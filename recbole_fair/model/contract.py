@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
-from recbole_fair.config.traits import Traits
+from recbole_fair.config.catalogue import check_values, strengths_of
 from recbole_fair.model.variants import Variants
 
 
@@ -79,11 +79,15 @@ class AdaptedModel(FairModel):
 
     def __init__(self, model: AbstractRecommender) -> None:
         self.model = model
-        self.strength_keys = Traits.of(type(model)).strength_keys  # type: ignore[misc]
+        self.strength_keys = strengths_of(type(model))  # type: ignore[misc]
         for name in _HOOKS:
             hook = getattr(model, name, None)
             if callable(hook):
                 setattr(self, name, hook)
+
+    def check_strength(self, name: str, value: Any) -> None:
+        """Raise a FairError when a strength cannot be ``value``."""
+        check_values({name: value}, {}, type(self.model))
 
     def set_strengths(self, **values: Any) -> None:
         """Change the model's own attributes of these names."""

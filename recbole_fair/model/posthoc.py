@@ -37,7 +37,6 @@ class PostHocModel(FairModel, AbstractRecommender):
         base_model_name: its name, by which its settings are found.
         trainer_name: the trainer in the registry.
         variants: what can be scored: the base first, the intervention at full strength last.
-        strength_keys: configuration keys that are read at scoring time and never need a new fit.
         base: the base model.
         report: what :meth:`fit_intervention` returned, empty before.
         scored_batches: set by the trainer: batches of a split with the scores of the variant in use, masked as the

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from recbole_fair.config.catalogue import check_values, strengths_of
+from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 
 
@@ -17,13 +19,19 @@ class Variants:
     Attributes:
         variants: what can be scored: the plain model first, and, unless :attr:`final_variant` says otherwise, what a
             run is about last.
-        strength_keys: configuration keys that are read at scoring time and never need a new fit.
+        keys: configuration keys of the class's own, beside those of its ancestors.
+        strength_keys: those of them that are read at scoring time and never need a new fit: of scope ``strength``.
         variant: the one in use.
     """
 
     variants: tuple[str, ...] = ("base",)
+    keys: ClassVar[Mapping[str, Key]] = {}
     strength_keys: ClassVar[tuple[str, ...]] = ()
     variant: str = "base"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.strength_keys = strengths_of(cls)
 
     @property
     def base_variant(self) -> str:
@@ -41,6 +49,7 @@ class Variants:
 
     def check_strength(self, name: str, value: Any) -> None:
         """Raise a FairError when a strength cannot be ``value``."""
+        check_values({name: value}, {}, type(self))
 
     def set_strengths(self, **values: Any) -> None:
         """Change settings that apply at scoring time; nothing is fitted again.

@@ -10,17 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_fair.config.catalogue import scope_of
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
 
 logger = logging.getLogger(__name__)
-
-# Settings of the machine, or of how a run shows itself: numbers do not depend on them.
-_NOT_OF_NUMBERS = """
-base_model_file checkpoint_dir data_path eval_batch_size eval_memory_mb gpu_id log_wandb loss_decimal_place
-metric_decimal_place neurons_file nproc per_item_file per_user_file recommendations_file result_file resume
-save_dataloaders save_dataset show_progress state use_gpu wandb_project worker
-"""
 
 
 def digest_of(value: Any) -> str:
@@ -40,7 +34,7 @@ def file_digest(path: str | Path) -> str:
 
 def settings_of_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, of a configuration as plain values, on which measured numbers depend."""
-    return {key: value for key, value in config.items() if key not in _NOT_OF_NUMBERS.split()}
+    return {key: value for key, value in config.items() if scope_of(key) not in ("file", "machine", "start")}
 
 
 class Journal:

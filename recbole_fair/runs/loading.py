@@ -13,11 +13,11 @@ from recbole.evaluator import metric_types
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, init_seed
 
+from recbole_fair.config.catalogue import keys_of, own_keys, scope_of
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.keys import KEYS, metric_parts
+from recbole_fair.config.keys import metric_parts
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
 from recbole_fair.config.registry import get_trainer
-from recbole_fair.config.traits import Traits
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
@@ -26,12 +26,7 @@ from recbole_fair.rerank.settings import drop_old_settings
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
-FILE_KEYS = ("result_file", "recommendations_file", "neurons_file", "per_user_file", "per_item_file")
-# What may differ between the run that wrote a checkpoint and the one that reads it.
-_OF_THE_MACHINE = ("data_path", "checkpoint_dir", "gpu_id", "use_gpu", "show_progress", "state", "worker", *FILE_KEYS)
-# What evaluating a checkpoint may change beside the data's settings (their fingerprint is compared) and a model's
-# strengths; metrics, files, re-rankers and the machine are no settings of training to begin with.
-_OF_EVALUATION = frozenset(("eval_args", "mask_seen", "repeatable", "seed", "valid_constraint", "valid_metric"))
+FILE_KEYS = keys_of("file")
 
 
 def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any, tuple[Any, Any, Any]]:
@@ -98,7 +93,7 @@ def _new_model(config: FairConfig, dataset: Any) -> Any:
 def _settings_of_the_model(config: FairConfig) -> str:
     """What the user set of a model's own settings, ``key=value`` joined by commas."""
     general = {key for kind in ("General", "Training", "Evaluation", "Dataset") for key in config.parameters[kind]}
-    own = {key: value for key, value in config.user_settings.items() if key not in general and key not in KEYS}
+    own = {key: value for key, value in config.user_settings.items() if key not in general and key not in own_keys()}
     return ", ".join(f"{key}={value!r}" for key, value in own.items())
 
 
@@ -180,8 +175,9 @@ def config_of(
     settings.pop("resume", None)
     config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
     # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
+    now = {*keys_of("file", "machine", "start"), *COMPUTED_KEYS, *derived}
     for key, value in drop_old_settings(content["config"], changes).items():
-        if key in config and key not in settings and key not in (*_OF_THE_MACHINE, *COMPUTED_KEYS, *derived):
+        if key in config and key not in settings and key not in now:
             config[key] = value
     return config
 
@@ -219,10 +215,10 @@ def check_changes(content: Mapping[str, Any], config: FairConfig, changes: Mappi
     Raises:
         FairError: for the first of them.
     """
-    refuse(changes, ("resume", "base_model_file"), "is for training; nothing is trained here, leave the key out")
-    free = _OF_EVALUATION | set(config.parameters["Dataset"]) | set(Traits.of(config.model_class).strength_keys)
-    for key, (old, new) in differing_settings(content["config"], plain_config(config)).items():
-        if key in changes and key not in free:
+    refuse(changes, keys_of("start"), "is for training; nothing is trained here, leave the key out")
+    model = config.model_class
+    for key, (old, new) in differing_settings(content["config"], plain_config(config), model).items():
+        if key in changes and scope_of(key, model) not in ("protocol", "strength"):
             raise FairError(
                 f"{key}={new!r} cannot take effect: the checkpoint was trained with {old!r} and nothing is trained "
                 "again; leave the key out, or train anew."

@@ -10,8 +10,9 @@ from typing import Any
 
 from recbole.utils import EvaluatorType
 
+from recbole_fair.config.catalogue import check_values, keys_of, own_keys
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.keys import KEYS, check_values, did_you_mean
+from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.registry import get_model, get_reranker
@@ -21,7 +22,7 @@ from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.rerank.base import PREFIX
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
-from recbole_fair.runs.loading import FILE_KEYS, refuse
+from recbole_fair.runs.loading import refuse
 from recbole_fair.runs.outputs import versions
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Plan:
         return {
             key: value
             for key, value in self.settings.items()
-            if (key not in KEYS or key in self.reads(model)) and (not key.startswith(PREFIX) or key == CANDIDATES)
+            if (key not in own_keys() or key in self.reads(model)) and (not key.startswith(PREFIX) or key == CANDIDATES)
         }
 
 
@@ -145,8 +146,9 @@ def make_plan(
     _settle(plan)
     if "checkpoint_dir" in plan.settings:
         plan.notes.append("checkpoint_dir has no effect: a comparison keeps checkpoints in its own folder (--output).")
+    read = set[str]().union(*(plan.reads(model) for model in plan.models))
     for key, value in plan.settings.items():
-        if key in KEYS and not key.startswith(PREFIX) and not any(key in plan.reads(model) for model in plan.models):
+        if key in own_keys() and key not in read:
             plan.notes.append(f"{key}={value!r} has no effect: none of these models reads it.")
     for model, reranker in plan.systems():
         config = plan.config(model, reranker, plan.seeds[0], "saved")
@@ -165,7 +167,7 @@ def cell_key(config: FairConfig) -> str:
 
 def _refuse(settings: Mapping[str, Any]) -> None:
     single = "belongs to a single run; a comparison writes its own files and finds its own checkpoints"
-    refuse(settings, (*FILE_KEYS, "resume", "base_model_file"), single)
+    refuse(settings, keys_of("file", "start"), single)
     if settings.get("reranker") is not None:
         raise FairError(f"reranker={settings['reranker']!r}: a comparison takes --rerankers, names joined by commas.")
     if settings.get("bootstrap") == 0:

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from recbole_fair.analysis.grid import Setting
+from recbole_fair.config.catalogue import strengths_of
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
-from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 from recbole_fair.model.contract import FairModel
 from recbole_fair.rerank.base import ReRanker
@@ -33,7 +33,7 @@ def check_keys(model: str, model_class: type[Any], reranker: str | None, keys: S
     Raises:
         FairError: for a model without strengths and without a re-ranker, or a key that is none of theirs.
     """
-    strengths = Traits.of(model_class).strength_keys
+    strengths = strengths_of(model_class)
     of_lists = tuple(get_reranker(reranker).keys().values()) if reranker else ()
     for key in keys:
         if key in strengths or key in of_lists:

@@ -10,11 +10,9 @@ from typing import Any
 
 from recbole.utils import init_seed
 
+from recbole_fair.config.catalogue import matters_for_training, settings_of_base
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.keys import KEYS
-from recbole_fair.config.layers import properties_dir, read_yaml
-from recbole_fair.config.recbole_keys import COMPUTED_KEYS
-from recbole_fair.config.registry import MODEL_TRAINERS, get_trainer
+from recbole_fair.config.registry import get_trainer
 from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
@@ -24,52 +22,6 @@ from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
-
-# Settings that leave the trained weights of a base model as they are.
-_NOT_OF_TRAINING = frozenset(
-    {
-        "base_model_file",
-        "bootstrap",
-        "checkpoint_dir",
-        "ckl_smoothing",
-        "coverage_min_count",
-        "data_path",
-        "eval_batch_size",
-        "eval_memory_mb",
-        "gpu_id",
-        "group_field",
-        "group_metrics",
-        "log_wandb",
-        "loss_decimal_place",
-        "metric_decimal_place",
-        "metric_history",
-        "metrics",
-        "model",
-        "neurons_file",
-        "nproc",
-        "pce_levels",
-        "per_item_file",
-        "per_user_file",
-        "recommendations_file",
-        "result_file",
-        "resume",
-        "save_dataloaders",
-        "save_dataset",
-        "segment_by",
-        "segment_head_share",
-        "segment_tail_share",
-        "show_progress",
-        "state",
-        "tail_ratio",
-        "topk",
-        "upd_base",
-        "upd_over",
-        "upd_smoothing",
-        "use_gpu",
-        "wandb_project",
-        "worker",
-    }
-)
 
 
 class PostHocTrainer(FairTrainer):
@@ -154,14 +106,7 @@ class PostHocTrainer(FairTrainer):
 
     def trained_config(self) -> FairConfig:
         """The configuration under which the base model alone would be trained."""
-        # One preset may serve several methods on the same base.
-        methods = {name for name, trainer in MODEL_TRAINERS.items() if trainer == "PostHocTrainer"}
-        own = {key for name in methods | {self.config["model"]} for key in _own_keys(name)}
-        settings = {
-            key: value
-            for key, value in self.config.user_settings.items()
-            if key not in own and key not in ("neurons_file", "base_model_file", "resume")
-        }
+        settings = settings_of_base(self.config.user_settings, type(self.model), self.model.base_class)
         config = FairConfig(self.model.base_model_name, self.config["dataset"], config_dict=settings)
         config["load_col"] = self.config["load_col"]  # reading the files may have completed it
         return config
@@ -220,7 +165,7 @@ class PostHocTrainer(FairTrainer):
                 f"base_model_file={path} was trained on other data or another split than {self.config['dataset']} as "
                 "configured; use the same files, filters and eval_args."
             )
-        different = differing_settings(content["config"], plain_config(config))
+        different = differing_settings(content["config"], plain_config(config), self.model.base_class)
         if different:
             logger.warning(
                 "The base model %s was trained with other settings: %s.",
@@ -235,9 +180,17 @@ class PostHocTrainer(FairTrainer):
         return next(((path, content) for path, content in alike if finished(content)), None)
 
 
-def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that matter for training and differ between two plain configurations: key to both values."""
-    keys = {key for key in set(one) | set(other) if not key.startswith("reranker")} - _NOT_OF_TRAINING - COMPUTED_KEYS
+def differing_settings(
+    one: Mapping[str, Any], other: Mapping[str, Any], model_class: type[Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """Settings that matter for training and differ between two plain configurations: key to both values.
+
+    Args:
+        one: the first configuration.
+        other: the second one.
+        model_class: the model that is trained, which may read more than what models commonly do.
+    """
+    keys = {key for key in set(one) | set(other) if key != "model" and matters_for_training(key, model_class)}
     pairs = {key: (one.get(key), other.get(key)) for key in sorted(keys)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -263,15 +216,8 @@ def checkpoints_alike(
             logger.debug("Not a checkpoint to use: %s", error)
             continue
         same = content["model"] == name and content["fingerprint"] == fingerprint
-        if same and not differing_settings(content["config"], wanted):
+        if same and not differing_settings(content["config"], wanted, config.model_class):
             yield path, content
-
-
-def _own_keys(model: str) -> set[str]:
-    """Keys of the intervention: those of the model's own properties file."""
-    file = properties_dir() / "model" / f"{model}.yaml"
-    # Metrics and list lengths that such a file sets are those of its reports, not of the method.
-    return set(read_yaml(file)) & set(KEYS) if file.is_file() else set()
 
 
 def finished(content: Mapping[str, Any]) -> bool:

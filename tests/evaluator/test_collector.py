@@ -109,7 +109,7 @@ def test_evaluator_names_missing_training_data() -> None:
 
 
 def test_defaults_of_the_options_are_those_of_overall_yaml() -> None:
-    from recbole_fair.config.keys import KEYS
+    from recbole_fair.config.general_keys import KEYS
     from recbole_fair.config.layers import properties_dir, read_yaml
     from recbole_fair.evaluator.options import MetricOptions
 

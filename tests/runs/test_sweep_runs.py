@@ -11,6 +11,7 @@ from recbole.model.general_recommender import BPR
 from recbole_fair.analysis.grid import settings_of
 from recbole_fair.cli import main
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair, sweep_checkpoint
@@ -120,7 +121,7 @@ def test_users_are_encoded_once_and_strengths_come_back(steered):
 class Shifted(BPR):
     """Scores less a multiple of the item's id: a model with strengths that knows nothing of our classes."""
 
-    strength_keys = ("shift",)
+    keys = {"shift": Key("float", scope="strength", default=0.0)}  # noqa: RUF012
     shift = 0.0
 
     def full_sort_predict(self, interaction):
@@ -128,7 +129,7 @@ class Shifted(BPR):
         return scores - self.shift * scores.new_tensor(range(self.n_items))
 
 
-def test_any_model_with_strength_keys_is_swept(small_data, in_tmp):
+def test_any_model_with_strengths_is_swept(small_data, in_tmp):
     config = FairConfig(Shifted, "small", config_dict={**METRICS, "data_path": str(small_data)})
     trainer, (_, valid, test) = new_trainer(config)
     with Sweeper(trainer, {"valid": valid, "test": test}) as sweeper:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.dropout import fast_dropout
+from recbole_fair.model.bases.keys import SASREC_KEYS
 from recbole_fair.model.bases.loss import chunked_cross_entropy
 from recbole_fair.model.bases.split import Split
 
@@ -32,6 +33,8 @@ class SASRec(Split, RecBoleSASRec):
     ``S`` inputs of each window, 0 where there is no loss.
     """
 
+    keys = SASREC_KEYS
+    trainer_name = "FairTrainer"
     reads_windows = True
     sequence_fields: ClassVar[tuple[str, ...] | None] = ()  # it reads no list but that of the items
     any_width: ClassVar[bool] = True

@@ -30,6 +30,7 @@ from recbole_fair.data.facts.popularity import count_items
 from recbole_fair.errors import FairError
 from recbole_fair.model.contract import FairModel
 from recbole_fair.model.decrs.factorization import FactorizationMachine, FeatureTables
+from recbole_fair.model.decrs.keys import DECRS_KEYS
 from recbole_fair.model.propensity import item_propensity, user_propensity
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,10 @@ class DecRS(FairModel, GeneralRecommender):
             with the most drift.
     """
 
+    keys = DECRS_KEYS
     input_type = InputType.POINTWISE
     trainer_name = "DecRSTrainer"
     reads_pairs: ClassVar[bool] = True
-    strength_keys: ClassVar[tuple[str, ...]] = ("inference", "fusion_alpha")
     other_parameter_name: ClassVar[list[str]] = ["trained", "features", "drift_has_validation"]
     has_hidden_layers: ClassVar[bool] = False
 
@@ -219,12 +220,11 @@ class DecRS(FairModel, GeneralRecommender):
         return self.inference
 
     def check_strength(self, name: str, value: Any) -> None:
-        """See that the variant is there and that alpha is a number from 0."""
+        """See that the variant is there, beside what the key may hold."""
         if name == "inference" and value not in self.variants:
             hint = "; set fusion_control: true and train" if value == "control" else ""
             raise FairError(f"inference={value!r} is not possible: this run has {', '.join(self.variants)}{hint}.")
-        if name == "fusion_alpha" and not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
-            raise FairError(f"fusion_alpha={value!r} is not allowed: it must be a number from 0.")
+        super().check_strength(name, value)
 
     def set_strengths(self, **values: Any) -> None:
         """Change ``inference`` or ``fusion_alpha``; see :class:`~recbole_fair.model.variants.Variants`."""

@@ -25,6 +25,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.model.bases.embeddings import FullPrecisionLightGCN
 from recbole_fair.model.contract import FairModel
 from recbole_fair.model.ile.group_loss import group_distance, group_sums, over_processes
+from recbole_fair.model.ile.keys import ILE_KEYS, IPS_KEYS
 from recbole_fair.model.propensity import inverse_propensity
 
 
@@ -132,7 +133,7 @@ class ILE(PairwiseLosses):
         item_groups: Group of each item, one-hot, float ``[n_items, 3]``; zeros for the padding.
     """
 
-    settings_from: ClassVar[tuple[str, ...]] = ("ILEBPR",)
+    keys = ILE_KEYS
 
     item_groups: Tensor
     _seen: Tensor
@@ -201,7 +202,7 @@ class IPS(PairwiseLosses):
         item_weights: Weight of each item, float ``[n_items]``.
     """
 
-    settings_from: ClassVar[tuple[str, ...]] = ("IPSBPR",)
+    keys = IPS_KEYS
 
     item_weights: Tensor
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.split import split_class
+from recbole_fair.model.popsteer.keys import GENERAL_KEYS
 from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.model.popsteer.vectors import UserVectors
 
@@ -26,6 +27,8 @@ _ROWS = 8192
 
 class PopSteerGeneral(PopSteer):
     """PopSteer on a model with one vector a user."""
+
+    keys = GENERAL_KEYS
 
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
         """Vectors of the users who have training interactions, one each."""

@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,12 @@ from recbole_fair.data.facts.interactions import Interactions, training_interact
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.data.facts.profiles import check_profile_length, profiles_of
 from recbole_fair.data.reading.titles import item_titles
-from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.popsteer.keys import POPSTEER_KEYS, SEQUENTIAL_KEYS
 from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
     COLUMNS,
-    SIGMAS,
-    STEER_MODES,
     cohens_d,
     neuron_row,
     selected_neurons,
@@ -55,18 +53,9 @@ class PopSteer(PostHocModel):
     autoencoder is trained on) and :meth:`profile_vectors` (how users of one side are represented).
     """
 
+    keys = POPSTEER_KEYS
     variants = ("base", "reconstructed", "steered")
     writes_neurons = True
-    strength_keys: ClassVar[tuple[str, ...]] = (
-        "alpha_pop",
-        "alpha_unpop",
-        "beta",
-        "steer_sigma",
-        "steer_mode",
-        "noise_std",
-        "dense_strength",
-        "keep_reconstruction_error",
-    )
 
     alpha_pop: float = 2.0
     alpha_unpop: float = 2.0
@@ -215,15 +204,6 @@ class PopSteer(PostHocModel):
 
     # -- scoring -------------------------------------------------------------------------------------------------
 
-    def check_strength(self, name: str, value: Any) -> None:
-        """Ranges of the scoring-time settings."""
-        choices = {"steer_sigma": SIGMAS, "steer_mode": STEER_MODES}.get(name)
-        if choices is not None:
-            if value not in choices:
-                raise FairError(f"{name}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
-        elif name != "keep_reconstruction_error" and not (isinstance(value, int | float) and value >= 0):
-            raise FairError(f"{name}={value!r} is not allowed: it must be a number of at least 0.")
-
     def steering_moves(self) -> tuple[Tensor, Tensor]:
         """Two ``[N]``: weights of the neurons and what steering adds to their pre-activations, as it is set.
 
@@ -364,6 +344,7 @@ def _mean_by(
 class PopSteerSASRec(PopSteer):
     """PopSteer on SASRec: profiles are item sequences, representations are those of the last position."""
 
+    keys = SEQUENTIAL_KEYS
     base_class = SASRec
     base_model_name = "SASRec"
     type = SASRec.type

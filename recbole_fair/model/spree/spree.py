@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.model.bases.sasrec import SASRec
 from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
+from recbole_fair.model.spree.keys import SPREE_KEYS
 from recbole_fair.model.spree.probe import (
     LARGEST_BIAS,
     TOLERANCE,
@@ -68,8 +69,8 @@ class SPREE(PostHocModel):
         mean_step: mean absolute estimate over the validation users.
     """
 
+    keys = SPREE_KEYS
     variants = ("base", "vanilla", "adaptive")
-    strength_keys: ClassVar[tuple[str, ...]] = ("spree_strength", "spree_adaptive")
 
     spree_strength: float = 8.0
     spree_adaptive: bool = True
@@ -322,14 +323,6 @@ class SPREE(PostHocModel):
         super().set_strengths(**values)
         if was_final:
             self.variant = self.final_variant
-
-    def check_strength(self, name: str, value: Any) -> None:
-        """The strength is any finite number, the other a truth value."""
-        if name == "spree_adaptive":
-            if not isinstance(value, bool):
-                raise FairError(f"{name}={value!r} is not allowed: it must be true or false.")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise FairError(f"{name}={value!r} is not allowed: it must be a finite number.")
 
     def strength_of(self, variant: str) -> float:
         """The lambda of a variant.

@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall.experts import Bags
 from recbole_fair.model.tall.fine_tuning import Recipe, cost, fine_tuned
+from recbole_fair.model.tall.keys import EXPERTS_KEYS, LFT_KEYS
 from recbole_fair.model.tall.local import LocalModel
 from recbole_fair.model.tall.tall import WL
 
@@ -137,6 +138,7 @@ class FineTuned(LocalModel):
     With ``wl_exponent: 0`` the copies start from a plain MultVAE.
     """
 
+    keys = LFT_KEYS
     base_class: ClassVar[type[Any]] = WL
     base_model_name: ClassVar[str] = "WL"
 
@@ -219,6 +221,7 @@ class EnLFT(FineTuned):
             1.
     """
 
+    keys = EXPERTS_KEYS
     similarity: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:

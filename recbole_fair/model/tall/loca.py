@@ -16,6 +16,7 @@ from recbole_fair.data.batches.item_rows import ItemRows
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall.experts import Bags, sample
+from recbole_fair.model.tall.keys import LOCA_KEYS
 from recbole_fair.model.tall.local import LocalModel
 from recbole_fair.model.tall.tall import MultVAE
 
@@ -89,6 +90,7 @@ class LOCA(LocalModel):
         kernel: weight of each local model for each user id ``[n_users, E]``.
     """
 
+    keys = LOCA_KEYS
     base_class: ClassVar[type[Any]] = MultVAE
     base_model_name: ClassVar[str] = "MultVAE"
 

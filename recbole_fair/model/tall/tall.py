@@ -26,6 +26,7 @@ from recbole_fair.data.facts.interactions import Interactions, training_interact
 from recbole_fair.errors import FairError
 from recbole_fair.model.contract import FairModel
 from recbole_fair.model.tall.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
+from recbole_fair.model.tall.keys import MULTVAE_KEYS, TALL_KEYS, WL_KEYS
 from recbole_fair.model.tall.user_weights import LossWindow, niche_weights
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class MultVAE(FairModel, GeneralRecommender):
         updates: number of training batches so far, which the weight of the divergence rises with.
     """
 
+    keys = MULTVAE_KEYS
     input_type = InputType.PAIRWISE
     reads_users: ClassVar[bool] = True
     trainer_name = "ExpertTrainer"
@@ -157,6 +159,7 @@ class WL(MultVAE):
         user_weights: weight of each user id ``[n_users]``, mean 1 over the users with training items.
     """
 
+    keys = WL_KEYS
     base_model_name: ClassVar[str] = "MultVAE"
 
     user_weights: Tensor
@@ -193,6 +196,7 @@ class TALL(MultVAE):
         window: held-out losses of the last epochs.
     """
 
+    keys = TALL_KEYS
     base_model_name: ClassVar[str] = "MultVAE"
     trainer_name = "TALLTrainer"
     other_parameter_name: ClassVar[list[str]] = ["held_out_items"]

@@ -1,0 +1,25 @@
+"""Keys that several methods share: popular and unpopular items, and the synthetic users made of them."""
+
+from __future__ import annotations
+
+from recbole_fair.config.keys import Key
+
+#: How many items are popular, and how many are not.
+SHARES: dict[str, Key] = {
+    "head_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of popular items"),
+    "tail_share": Key("float", low=0, high=1, open_low=True, open_high=True, what="share of unpopular items"),
+}
+
+#: These, and what they are shares of.
+HEAD_TAIL: dict[str, Key] = {
+    **SHARES,
+    "head_tail_by": Key("str", choices=("items", "interactions"), what="what those shares are shares of"),
+}
+
+#: Users who like only popular, or only unpopular items.
+SYNTHETIC_USERS: dict[str, Key] = {
+    "synthetic_users": Key("int", low=1, what="synthetic users a side"),
+    "synthetic_length": Key(
+        "int|str", low=1, choices=("matched",), optional=True, what="items of a synthetic user, or 'matched'"
+    ),
+}
