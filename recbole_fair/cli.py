@@ -1,7 +1,8 @@
 """The commands: ``recbole-fair run | evaluate | sweep | explain | report | doctor``.
 
 Settings are given as ``--key=value`` or ``--key value``; values are read as YAML and never evaluated. A user's mistake
-is one sentence on standard error and exit code 2; an interruption ends with exit code 130.
+is one sentence on standard error and exit code 2; an interruption ends with exit code 130. Exit code 1: there is a
+result, and something that was asked for is missing from it.
 
 Nothing of RecBole is imported before a command needs it: ``doctor`` must work where RecBole does not.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -142,9 +143,10 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     try:
         from recbole_fair.quick_start import run_recbole_fair
 
-        run_recbole_fair(model=model, dataset=dataset, config_file_list=files, config_dict=config_dict)
+        result = run_recbole_fair(model=model, dataset=dataset, config_file_list=files, config_dict=config_dict)
     except KeyboardInterrupt:
         _interrupted(note)
+    _report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EVALUATE_EXAMPLES)
@@ -156,9 +158,10 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
     try:
         from recbole_fair.quick_start import evaluate_checkpoint
 
-        evaluate_checkpoint(path, config_dict)
+        result = evaluate_checkpoint(path, config_dict)
     except KeyboardInterrupt:
         _interrupted(None)
+    _report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_SWEEP_EXAMPLES)
@@ -348,6 +351,14 @@ class _LastCheckpoint:
         folder = Path(str(settings.get("checkpoint_dir") or "saved"))
         found = [file for file in folder.glob("*.pt*") if file.is_file() and file.stat().st_mtime >= self._started]
         return max(found, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _report_failures(failed: Mapping[str, str] | None) -> None:
+    """Name the files that could not be written, on the last lines, and exit; nothing where all are there."""
+    if failed:
+        for name, reason in failed.items():
+            click.echo(f"recbole-fair: {name} was not written: {reason}", err=True)
+        sys.exit(_EXIT_INCOMPLETE)
 
 
 def _interrupted(note: _LastCheckpoint | None) -> NoReturn:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from recbole.utils import EvaluatorType, init_logger
 
@@ -15,21 +16,18 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.timing import Stages
 from recbole_fair.model.variants import Variants
+from recbole_fair.report.documents import EvaluationDocument, RunDocument, write_document
 from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
-from recbole_fair.runs.outputs import (
-    check_writable,
-    versions,
-    write_recommendations,
-    write_result,
-)
+from recbole_fair.runs.outputs import check_writable, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 
@@ -71,7 +69,7 @@ def run_recbole_fair(
     config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
-) -> dict[str, Any]:
+) -> RunDocument:
     """Train a model, evaluate it on test and write the files that the configuration asks for.
 
     Args:
@@ -82,10 +80,10 @@ def run_recbole_fair(
         saved: whether to write a checkpoint into ``checkpoint_dir``.
 
     Returns:
-        The result document: RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
-        ``test_result``; for post-hoc models ``base_test_result`` and ``variants``; ``model``, ``dataset``, ``seed``,
-        ``config`` (what differs from the defaults), ``mask_seen``, ``popularity``, ``timings``, ``versions``,
-        ``checkpoint``.
+        The result document, a mapping: RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``
+        and ``test_result``; for post-hoc models ``base_test_result`` and ``variants``; ``model``, ``dataset``,
+        ``seed``, ``config`` (what differs from the defaults), ``mask_seen``, ``popularity``, ``timings``,
+        ``versions``, ``checkpoint``; ``failed_files`` if a file that was asked for could not be written.
 
     Raises:
         FairError: for anything that the user can mend.
@@ -108,17 +106,17 @@ def run_recbole_fair(
     with stages("training"):
         best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=shown)
     trainer.load_best()
-    result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "seed": config["seed"],
-        "best_valid_score": best_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_result,
-        **_evaluate(config, trainer, test_data, stages, shown, reranker),
-        "checkpoint": str(trainer.saved_model_file) if saved else None,
-    }
-    return _finish(config, trainer, result, stages)
+    entries, final = _evaluate(config, trainer, test_data, stages, shown, reranker)
+    result = RunDocument(
+        best_valid_score=best_score,
+        valid_score_bigger=config["valid_metric_bigger"],
+        best_valid_result=best_result,
+        seed=config["seed"],
+        checkpoint=str(trainer.saved_model_file) if saved else None,
+        **_described(config, trainer, stages),
+        **entries,
+    )
+    return _finish(config, trainer, result, final, test_data)
 
 
 def load_data_and_model(
@@ -179,7 +177,7 @@ def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
 
 def evaluate_checkpoint(
     model_file: str | Path, config_dict: Mapping[str, Any] | None = None, model: type[Any] | None = None
-) -> dict[str, Any]:
+) -> EvaluationDocument:
     """Evaluate a checkpoint on test, with changed metrics, masks or strengths if wanted, without training.
 
     Args:
@@ -205,14 +203,14 @@ def evaluate_checkpoint(
     if reranker is not None:
         check_reranker(trainer, reranker)
     shown = bool(config["show_progress"]) and sys.stderr.isatty()
-    result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "seed": content["config"]["seed"],  # of the training; another one is among the changed settings
-        **_evaluate(config, trainer, loaders[2], stages, shown, reranker),
-        "checkpoint": str(model_file),
-    }
-    return _finish(config, trainer, result, stages)
+    entries, final = _evaluate(config, trainer, loaders[2], stages, shown, reranker)
+    result = EvaluationDocument(
+        seed=content["config"]["seed"],  # of the training; another one is among the changed settings
+        checkpoint=str(model_file),
+        **_described(config, trainer, stages),
+        **entries,
+    )
+    return _finish(config, trainer, result, final, loaders[2])
 
 
 def objective_function(
@@ -232,15 +230,18 @@ def objective_function(
 
 def _evaluate(
     config: FairConfig, trainer: Any, test_data: Any, stages: Stages, shown: bool, reranker: ReRanker | None
-) -> dict[str, Any]:
-    """Test the model, a post-hoc model in each of its variants; write the lists that the configuration asks for.
+) -> tuple[dict[str, Any], EvaluationResult | None]:
+    """Test the model, a post-hoc model in each of its variants.
 
     With a re-ranker the final lists are the re-ranked ones of the final variant, and the model's own stand beside them.
+
+    Returns:
+        Entries of the result document, and the evaluation of what the run is about; None without test data.
     """
-    found: dict[str, Any] = {"test_result": None}
+    entries: dict[str, Any] = {"test_result": None}
     if test_data is None:
-        found["notes"] = [*trainer.notes, "eval_args leave no test part: nothing was tested, and no lists are written."]
-        return found
+        no_test = "eval_args leave no test part: nothing was tested, and no lists are written."
+        return entries | {"notes": [*trainer.notes, no_test]}, None
     model = trainer.contract
     has_variants = model.variants != Variants.variants
     with stages("evaluation"):
@@ -252,51 +253,63 @@ def _evaluate(
     results = {name: results[name] for name in model.variants}
     final = results[model.final_variant]
     if final.groups and has_variants:
-        found["variant_groups"] = {name: result.groups for name, result in results.items()}
+        entries["variant_groups"] = {name: result.groups for name, result in results.items()}
     if reranker is not None:
         name, final = config["reranker"], reranked
         results[name] = final
-        found["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **reranker.describe(max(config["topk"]))}
+        described = reranker.describe(max(config["topk"]))
+        entries["reranker"] = {"reranker": name, CANDIDATES: config[CANDIDATES], **described}
     several = has_variants or reranker is not None
     if several:
-        found["base_test_result"] = dict(results[model.base_variant].metrics)
-        found["variants"] = {name: dict(result.metrics) for name, result in results.items()}
-    found["test_result"] = dict(final.metrics)
-    found["n_users"] = final.n_users
-    for key in ("intervals", "groups", "curves"):
-        if getattr(final, key):
-            found[key] = getattr(final, key)
+        entries["base_test_result"] = dict(results[model.base_variant].metrics)
+        entries["variants"] = {name: dict(result.metrics) for name, result in results.items()}
     for kind in ("calibration", "lorenz", "exposure") if several else ():
         curves = {name: result.curves[kind] for name, result in results.items() if kind in result.curves}
-        if curves:
-            found[f"{kind}_curves"] = curves
-    found["notes"] = [*trainer.notes, *final.notes, *model.scoring_notes()]
-    writers = {
-        "recommendations_file": write_recommendations,
-        "per_user_file": write_per_user,
-        "per_item_file": write_per_item,
+        entries[f"{kind}_curves"] = curves or None
+    entries |= {
+        "test_result": dict(final.metrics),
+        "n_users": final.n_users,
+        "intervals": final.intervals or None,
+        "groups": final.groups or None,
+        "curves": final.curves or None,
+        "notes": [*trainer.notes, *final.notes, *model.scoring_notes()],
     }
-    for key, write in writers.items():
-        if config[key]:
-            write(config[key], final, test_data._dataset)
-    return found
+    return entries, final
 
 
-def _finish(config: FairConfig, trainer: Any, result: dict[str, Any], stages: Stages) -> dict[str, Any]:
+def _described(config: FairConfig, trainer: Any, stages: Stages) -> dict[str, Any]:
+    """Entries of the result document on how the numbers were made."""
     popularity = trainer.eval_collector.popularity
-    result |= {
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
         "config": config.differences(),
         "mask_seen": Mask.of(config).recorded,
         "popularity": popularity.describe() if popularity is not None else None,
-        **trainer.checkpoint_extra,
         "timings": {**stages.seconds, **trainer.timings},
         "versions": versions(),
+        "extra": trainer.checkpoint_extra,
     }
-    if config["neurons_file"]:
-        trainer.model.write_neurons(config["neurons_file"])
-    if config["result_file"]:
-        write_result(config["result_file"], result)
+
+
+AnyResult = TypeVar("AnyResult", bound=EvaluationDocument)
+
+
+def _finish(
+    config: FairConfig, trainer: Any, result: AnyResult, final: EvaluationResult | None, test_data: Any
+) -> AnyResult:
+    """Write what was asked for, the result first: what fails then is a warning, not the loss of what came before."""
+    files: dict[str, Callable[[], None]] = {"result_file": lambda: write_document(config["result_file"], result)}
+    if final is not None:
+        dataset = test_data._dataset
+        files |= {
+            "recommendations_file": lambda: write_recommendations(config["recommendations_file"], final, dataset),
+            "per_user_file": lambda: write_per_user(config["per_user_file"], final, dataset),
+            "per_item_file": lambda: write_per_item(config["per_item_file"], final, dataset),
+        }
+    files["neurons_file"] = lambda: trainer.model.write_neurons(config["neurons_file"])
+    failed = write_each({f"{key}={config[key]}": write for key, write in files.items() if config[key]})
     decimals = int(config["metric_decimal_place"] or 4)
     for line in [*metrics_table(result, decimals), *group_lines(result, decimals)]:
         logger.info(line)
-    return result
+    return replace(result, failed_files=failed) if failed else result

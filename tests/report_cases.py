@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_fair.report.documents import SCHEMA_VERSION
+
 HOSTILE = "<script>window.hit = 1</script></script><img src=x onerror='window.hit = 1'>\u2028&amp; \"{{ 7 * 7 }}"
+
+
+def document(kind: str) -> dict[str, Any]:
+    """What every document begins with."""
+    return {"kind": kind, "schema_version": SCHEMA_VERSION}
 
 
 def run_document(**changes: Any) -> dict[str, Any]:
@@ -12,6 +19,7 @@ def run_document(**changes: Any) -> dict[str, Any]:
     base = {"ndcg@10": 0.2, "giniindex@10": 0.8, "itemcoverage@10": 0.25, "averagepopularity@10": 200.0}
     final = {"ndcg@10": 0.15, "giniindex@10": 0.6, "itemcoverage@10": 0.5, "averagepopularity@10": 100.0}
     return {
+        **document("run"),
         "model": "PopSteerSASRec",
         "dataset": "toy",
         "seed": 7,
@@ -68,8 +76,9 @@ def sweep_document(**changes: Any) -> dict[str, Any]:
     rows = [row(0, 0.8, 0.2, True), row(1, 0.7, 0.19, True), row(2, 0.75, 0.15, False), row(3, 0.6, 0.1, True)]
     plain = {"giniindex@10": 0.8, "ndcg@10": 0.2}
     return {
-        "kind": "sweep", "model": "PopSteerSASRec", "dataset": "toy", "seed": 7, "reranker": None, "x": "giniindex@10",
-        "y": "ndcg@10", "grid": {"alpha_pop": [0, 1, 2, 3]}, "base": {"valid": plain, "test": plain}, "settings": rows,
+        **document("sweep"), "model": "PopSteerSASRec", "dataset": "toy", "seed": 7, "reranker": None,
+        "x": "giniindex@10", "y": "ndcg@10", "grid": {"alpha_pop": [0, 1, 2, 3]},
+        "base": {"valid": plain, "test": plain}, "settings": rows,
         "subject_to": [{"text": "NDCG@10 >= 0.9*base", "metric": "ndcg@10", "sign": ">=", "bound": 0.18}],
         "front": [row for row in rows if row["front"]], "chosen": rows[1], "versions": {}, "config": {}, **changes,
     }  # fmt: skip
@@ -79,7 +88,7 @@ def comparison_document(**changes: Any) -> dict[str, Any]:
     """Two systems, three seeds."""
     means = {"BPR": {"ndcg@10": 0.2, "giniindex@10": 0.8}, "BPR + IPR": {"ndcg@10": 0.19, "giniindex@10": 0.7}}
     return {
-        "kind": "comparison", "dataset": "toy", "models": ["BPR"], "rerankers": ["IPR"], "seeds": [1, 2, 3],
+        **document("comparison"), "dataset": "toy", "models": ["BPR"], "rerankers": ["IPR"], "seeds": [1, 2, 3],
         "reference": "BPR", "spread": "seeds", "protocol": {"topk": [10]}, "settings": {}, "notes": [], "versions": {},
         "systems": [
             {"system": system, "metric": metric, "mean": mean, "std": 0.01, "seeds": 3,
@@ -113,7 +122,7 @@ def dossier_document(title: str = "A film", **changes: Any) -> dict[str, Any]:
     metrics = {"ndcg@10": 0.2, "giniindex@10": 0.8}
     places = {"x": [0.0, 1.0, 2.0], "y": [1.0, 0.0, 1.0]}
     return {
-        "kind": "explain", "method": "PopSteer", "model": "PopSteerSASRec", "dataset": "toy", "seed": 7,
+        **document("neurons"), "method": "PopSteer", "model": "PopSteerSASRec", "dataset": "toy", "seed": 7,
         "split": "valid", "metrics": list(metrics), "strengths": {"alpha_pop": 2.0},
         "neurons": {"count": 32, "alive": 30, "popular": 20, "unpopular": 10, "above_1": 5, "below_1": 3},
         "effect_sizes": {"edges": [-2.0, -1.0, 0.0, 1.0, 2.0], "counts": [3, 7, 15, 5]},
@@ -138,7 +147,7 @@ def probe_document() -> dict[str, Any]:
     metrics = {"ndcg@10": 0.2, "pce@10": 0.1}
     histogram = {"edges": [-0.5, 0.0, 0.5], "counts": [3, 1]}
     return {
-        "kind": "explain", "method": "SPREE", "model": "SPREESASRec", "dataset": "toy", "seed": 7, "split": "test",
+        **document("sites"), "method": "SPREE", "model": "SPREESASRec", "dataset": "toy", "seed": 7, "split": "test",
         "metrics": list(metrics), "strengths": {"spree_strength": 8.0, "spree_adaptive": True}, "list_length": 10,
         "probe": [{"block": b, "position": -1, "accuracy": 0.8 + b / 10, "chosen": b == 2} for b in (1, 2)],
         "calibration": [{"variant": v, "level": x, "tau_hat": x} for v in ("base", "vanilla", "adaptive")

@@ -1,123 +1,407 @@
-"""The JSON documents that a report is made of: found, read, sorted by kind."""
+"""Result documents: one class a kind, written to JSON and read from it here.
+
+A document behaves as a read-only mapping with the keys of its JSON file, so that ``result["test_result"]`` is what
+users of RecBole expect, and its entries are attributes as well. Every file says its ``kind`` and its
+``schema_version``.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import pandas as pd
 
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.result import plain
+from recbole_fair.io.atomic import atomic_file
 
-#: What a document can be: a run or an evaluation, a sweep, a comparison of several models, a dossier.
-KINDS = ("run", "sweep", "comparison", "explain")
+Metrics = Mapping[str, float]
+Row = Mapping[str, Any]
+
+#: Version of the form of all documents: it grows when a key moves or changes its meaning, not when one is added.
+SCHEMA_VERSION = 1
+
+_KINDS: dict[str, type[Document]] = {}
+# Of a field whose key is left out where there is nothing to say.
+_OPTIONAL = {"optional": True}
 
 
-@dataclass(frozen=True)
-class Document:
-    """One result document.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Document(Mapping[str, Any]):
+    """What all documents hold; each concrete class sets ``kind``.
 
     Attributes:
-        kind: one of :data:`KINDS`.
-        source: path as it was given or found.
-        content: what the file holds.
+        kind: what the document is about; the value of the key ``kind``.
+        dataset: name of the data set.
+        notes: sentences for whoever reads the numbers.
+        versions: versions of what the numbers depend on, by package.
+        extra: further entries, which stand beside the others in the mapping and in the file: what a method reports
+            about its fit, or what a later version of recbole_fair has written.
     """
 
-    kind: str
-    source: str
-    content: Mapping[str, Any]
+    kind: ClassVar[str]
+
+    dataset: str
+    notes: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init_subclass__(cls) -> None:
+        """Make the kind known to :func:`document_of`."""
+        if "kind" in vars(cls):
+            _KINDS[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        content: dict[str, Any] = {"kind": self.kind, "schema_version": SCHEMA_VERSION}
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if one.name != "extra" and not (value is None and one.metadata):
+                content[one.name] = value
+        object.__setattr__(self, "_content", {**content, **self.extra})
+
+    def __getitem__(self, key: str) -> Any:
+        """The entry of a key of the JSON file."""
+        content: dict[str, Any] = self.__dict__["_content"]
+        return content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        return iter(self.__dict__["_content"])
+
+    def __len__(self) -> int:
+        """Number of keys."""
+        return len(self.__dict__["_content"])
+
+    def __repr__(self) -> str:
+        """One line: a notebook must not be flooded by curves and tables."""
+        return f"<{self.kind} of {self.name}; keys: {', '.join(self)}>"
 
     @property
     def name(self) -> str:
         """What it is about, such as ``PopSteerSASRec with IPR on ml-100k``."""
-        content = self.content
-        if self.kind == "comparison":
-            return f"Comparison on {content['dataset']}"
-        reranker = content.get("reranker")
-        if isinstance(reranker, Mapping):
-            reranker = reranker.get("reranker")
-        words = str(content.get("model"))
-        if reranker:
-            words += f" with {reranker}"
-        return f"{words} on {content['dataset']}" if content.get("dataset") else words
+        return f"{self.kind.capitalize()} on {self.dataset}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """The content of the JSON file: texts, numbers, lists and dictionaries; numbers that do not exist are None."""
+        values: dict[str, Any] = plain(dict(self))
+        return values
 
 
-@dataclass(frozen=True)
-class Documents:
-    """All documents of a report, by kind, in the order in which they were named."""
+def _of_model(model: str, reranker: str | None, dataset: str) -> str:
+    return (f"{model} with {reranker}" if reranker else model) + f" on {dataset}"
 
-    runs: list[Document] = field(default_factory=list)
-    sweeps: list[Document] = field(default_factory=list)
-    comparisons: list[Document] = field(default_factory=list)
-    dossiers: list[Document] = field(default_factory=list)
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class EvaluationDocument(Document):
+    """An evaluation on test, of a checkpoint or at the end of a run.
+
+    Attributes:
+        model: name of the model.
+        seed: of the training.
+        test_result: metrics of what the run is about, ``name@k`` to value; None without a test part.
+        base_test_result: those of the plain model, for models with variants or a re-ranker.
+        variants: metrics by variant, the base first.
+        variant_groups: metrics by user group, by variant.
+        reranker: name, candidates and settings of the re-ranker.
+        n_users: number of evaluated rows.
+        intervals: ``name@k`` to the bounds of its 95 % interval.
+        groups: metrics by user group, by name of the grouping.
+        curves: curves of the final lists by kind.
+        calibration_curves: calibration curves by variant.
+        lorenz_curves: Lorenz curves by variant.
+        exposure_curves: exposure against popularity by variant.
+        config: settings that differ from the defaults.
+        mask_seen: the rule about items that a user has seen.
+        popularity: the definition of popularity in use.
+        timings: seconds by stage.
+        checkpoint: file of the model, None if it was not saved.
+        failed_files: files that could not be written, with the reason; never in the document's own file.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    model: str
+    seed: int | None
+    test_result: Metrics | None
+    base_test_result: Metrics | None = field(default=None, metadata=_OPTIONAL)
+    variants: Mapping[str, Metrics] | None = field(default=None, metadata=_OPTIONAL)
+    variant_groups: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    reranker: Row | None = field(default=None, metadata=_OPTIONAL)
+    n_users: int | None = field(default=None, metadata=_OPTIONAL)
+    intervals: Mapping[str, Sequence[float | None]] | None = field(default=None, metadata=_OPTIONAL)
+    groups: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    calibration_curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    lorenz_curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    exposure_curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    mask_seen: str | None = None
+    popularity: Row | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str | None = None
+    failed_files: Mapping[str, str] | None = field(default=None, metadata=_OPTIONAL)
 
     @property
-    def all(self) -> list[Document]:
-        """Every document."""
-        return [*self.runs, *self.sweeps, *self.comparisons, *self.dossiers]
+    def name(self) -> str:
+        """Model, re-ranker and data set."""
+        reranker = None if self.reranker is None else str(self.reranker.get("reranker"))
+        return _of_model(self.model, reranker, self.dataset)
 
 
-def kind_of(content: Any) -> str | None:
-    """The kind of a parsed JSON document, None if it is not one of ours."""
-    if not isinstance(content, dict):
-        return None
-    kind = content.get("kind")
-    is_sweep = {"settings", "front", "x", "y"} <= set(content)
-    if kind in KINDS and (kind != "sweep" or is_sweep):
-        return str(kind)
-    if isinstance(content.get("test_result", 0), dict | None):
-        return "run"
-    if is_sweep:
-        return "sweep"
-    return None
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RunDocument(EvaluationDocument):
+    """A training and its evaluation: RecBole's four keys and ours.
+
+    Attributes:
+        best_valid_score: the best value of ``valid_metric`` on validation.
+        valid_score_bigger: whether more of it is better.
+        best_valid_result: all metrics on validation at that point; None without validation.
+    """
+
+    kind: ClassVar[str] = "run"
+
+    best_valid_score: float | None = None
+    valid_score_bigger: bool | None = None
+    best_valid_result: Metrics | None = None
 
 
-def read_documents(paths: Sequence[str | Path]) -> Documents:
-    """Read result documents.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SweepDocument(Document):
+    """Many settings of scoring time on validation and test.
+
+    Attributes:
+        model: name of the model.
+        reranker: name of the re-ranker, or None.
+        seed: of the training.
+        checkpoint: file of the model.
+        key: digest of what was asked for and of whom: equal keys mean equal numbers.
+        x: metric to choose by, ``name@k``.
+        y: metric that it is traded against.
+        grid: values by key.
+        base: metrics of the plain model by split.
+        subject_to: bounds as text and as numbers.
+        settings: one row a setting.
+        front: rows of the Pareto front on validation.
+        chosen: the row that wins on validation, or None.
+        resumed: how many settings were measured by an earlier, interrupted sweep.
+        seconds_a_setting: of the others.
+        mask_seen: the rule about items that a user has seen.
+        config: settings that differ from the defaults.
+    """
+
+    kind: ClassVar[str] = "sweep"
+
+    model: str
+    reranker: str | None
+    seed: int | None
+    checkpoint: str | None = None
+    key: str | None = None
+    x: str
+    y: str
+    grid: Mapping[str, Sequence[Any]]
+    base: Mapping[str, Metrics]
+    subject_to: Sequence[Row]
+    settings: Sequence[Row]
+    front: Sequence[Row]
+    chosen: Row | None
+    resumed: int = 0
+    seconds_a_setting: float | None = None
+    mask_seen: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Model, re-ranker and data set."""
+        return _of_model(self.model, self.reranker, self.dataset)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ComparisonDocument(Document):
+    """Models, re-rankers and seeds under one protocol.
+
+    Attributes:
+        models: names in the order of the tables.
+        rerankers: names.
+        seeds: the seeds.
+        reference: the system that the others are compared with, or ``all``.
+        spread: ``seeds`` or ``none``.
+        systems: a row a system and metric: mean and spread.
+        comparisons: a row a pair and metric: difference, interval, p-values.
+        cells: metrics by system and seed.
+        failed: system, seed and reason of cells without a result.
+        reused: how many cells were there already.
+        protocol: what holds for all systems.
+        settings: the user's settings.
+        seconds: of this call.
+        key: digest of what was asked for.
+    """
+
+    kind: ClassVar[str] = "comparison"
+
+    models: Sequence[str]
+    rerankers: Sequence[str]
+    seeds: Sequence[int]
+    reference: str
+    spread: str
+    systems: Sequence[Row]
+    comparisons: Sequence[Row]
+    cells: Sequence[Row] = ()
+    failed: Sequence[Row] = ()
+    reused: int = 0
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DossierDocument(Document):
+    """What is known about a steered model; a subclass a kind of dossier.
+
+    Attributes:
+        method: name of the method.
+        model: name of the model.
+        seed: of the training.
+        checkpoint: file of the model.
+        split: whose users and metrics were looked at.
+        metrics: the metrics that the dossier is about, ``name@k``, accuracy first.
+        strengths: scoring-time settings in use.
+        variants: a row a variant: its metrics.
+        tables: names of the CSV files beside the document.
+        figures: names of the figures beside it.
+        mask_seen: the rule about items that a user has seen.
+        config: settings that differ from the defaults.
+        timings: seconds by stage.
+    """
+
+    method: str
+    model: str
+    seed: int | None
+    checkpoint: str | None = None
+    split: str
+    metrics: Sequence[str]
+    strengths: Mapping[str, Any]
+    variants: Sequence[Row]
+    tables: Sequence[str] = ()
+    figures: Sequence[str] = ()
+    mask_seen: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Model and data set."""
+        return _of_model(self.model, None, self.dataset)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class NeuronsDocument(DossierDocument):
+    """The dossier of neurons.
+
+    Attributes:
+        neurons: counts of neurons by effect.
+        effect_sizes: their histogram.
+        strongest: the strongest neurons of either side, each with its users and items.
+        head_share: histogram and quantiles of users' shares of popular items.
+        normality: shares of neurons that look normal, by population.
+        reduction: metrics when the strongest neurons are lowered.
+        surface: metrics over the grid of strengths.
+        map: places of users on a plane by group, or None.
+        distances: Wasserstein distances and their test.
+    """
+
+    kind: ClassVar[str] = "neurons"
+
+    neurons: Mapping[str, int]
+    effect_sizes: Row
+    strongest: Mapping[str, Sequence[Row]]
+    head_share: Row
+    normality: Sequence[Row]
+    reduction: Sequence[Row]
+    surface: Sequence[Row]
+    map: Row | None
+    distances: Sequence[Row]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SitesDocument(DossierDocument):
+    """The dossier of probed sites.
+
+    Attributes:
+        probe: accuracy of the probe by site.
+        list_length: length of the lists behind calibration and bias.
+        calibration: calibration curves by variant.
+        bias: mean and histogram of the bias of users' lists by variant.
+        strength_curve: metrics over the strength.
+    """
+
+    kind: ClassVar[str] = "sites"
+
+    probe: Sequence[Row]
+    list_length: int
+    calibration: Sequence[Row]
+    bias: Mapping[str, Row]
+    strength_curve: Sequence[Row]
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The rows of a table as a document holds them."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def is_document(content: Any) -> bool:
+    """Whether a parsed JSON file says that it is one of our documents."""
+    if not isinstance(content, dict) or "schema_version" not in content:
+        return False
+    return isinstance(content.get("kind"), str) and content["kind"] in _KINDS
+
+
+def document_of(content: Mapping[str, Any], source: str | Path) -> Document:
+    """The typed document of a parsed JSON file.
 
     Args:
-        paths: JSON files of ``run``, ``evaluate``, ``sweep``, ``compare`` and ``explain``, and folders, which are
-            searched with what is below them; other JSON files in a folder are passed over.
+        content: what the file holds.
+        source: its path, for messages.
 
     Raises:
-        FairError: for a path that does not exist or cannot be read, a named file that is no such document, or when
-            there is none at all.
+        FairError: if it is no document of ours, of a newer version, or lacks an entry.
     """
-    if not paths:
-        raise FairError("Name at least one result file or folder: recbole-fair report results")
-    found = Documents()
-    places = {"run": found.runs, "sweep": found.sweeps, "comparison": found.comparisons, "explain": found.dossiers}
-    seen: set[Path] = set()
-    for given in paths:
-        path = Path(given)
-        if not path.exists():
-            raise FairError(f"{path} does not exist.")
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        for file in files:
-            if file.resolve() in seen:
-                continue
-            seen.add(file.resolve())
-            content = _read(file, lenient=path.is_dir())
-            kind = kind_of(content)
-            if kind is not None:
-                places[kind].append(Document(kind, str(file), content))
-            elif not path.is_dir():
-                raise FairError(
-                    f"{file} is no result of recbole_fair: name files that run --result_file, evaluate, sweep, "
-                    "compare or explain have written."
-                )
-    if not found.all:
-        raise FairError(f"There is no result document in {', '.join(map(str, paths))}.")
-    return found
+    if not is_document(content):
+        raise FairError(
+            f"{source} is no result of recbole_fair: name files that run --result_file, evaluate, sweep, compare or "
+            "explain have written."
+        )
+    version = content.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise FairError(
+            f"{source} has schema_version {version!r}; this recbole_fair reads up to {SCHEMA_VERSION}: upgrade it, or "
+            "write the file again."
+        )
+    cls = _KINDS[content["kind"]]
+    own = {one.name: one for one in dataclasses.fields(cls) if one.name != "extra"}
+    missing = [
+        name
+        for name, one in own.items()
+        if name not in content and one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise FairError(f"{source} is not a whole {cls.kind} document: it lacks {', '.join(missing)}.")
+    entries = {name: content[name] for name in own if name in content}
+    extra = {key: value for key, value in content.items() if key not in own and key not in ("kind", "schema_version")}
+    return cls(**entries, extra=extra)
 
 
-def _read(file: Path, lenient: bool) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FairError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:  # UnicodeDecodeError among them
-        if lenient:
-            return None
-        raise FairError(f"{file} is not a JSON file: {error}.") from error
+def write_document(path: str | Path, document: Document) -> None:
+    """Write a document as JSON, as a whole or not at all.
+
+    Raises:
+        FairError: if it cannot be written.
+    """
+    # A lone surrogate (a file name in another encoding) becomes the escape that JSON has for it.
+    with atomic_file(path, "the result ", mode="w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(document.to_plain(), file, indent=2, ensure_ascii=False, allow_nan=False)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from recbole_fair import __version__
+from recbole_fair.errors import FairError
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
-from recbole_fair.report.documents import Document, Documents, read_documents
 from recbole_fair.report.dossier_plots import dossier_plots
 from recbole_fair.report.group_tables import MOST
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
+from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.words import (
     Headline,
     Values,
@@ -94,36 +97,39 @@ def write_report(paths: Sequence[str | Path], output: str | Path | None = None) 
     Raises:
         FairError: if there is nothing to report, or the file cannot be written.
     """
-    documents = read_documents(paths)
+    sources = read_sources(paths)
     first = Path(paths[0])
     target = (
         Path(output) if output is not None else first / "report.html" if first.is_dir() else first.with_suffix(".html")
     )
-    text = page(documents)
-    with atomic_file(target, "the report ", mode="w", encoding="utf-8") as file:
+    text = page(sources)
+    with atomic_file(target, "the report ", mode="w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     return target
 
 
-def page(documents: Documents) -> str:
+def page(sources: Sources) -> str:
     """The page as text.
 
     Args:
-        documents: what to show; all text in them is escaped.
+        sources: what to show; all text in them is escaped.
+
+    Raises:
+        FairError: for a document whose entries are not what its kind says.
     """
     from jinja2 import Environment
     from plotly.offline import get_plotlyjs
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("report.html"))
-    sections = sections_of(documents)
+    sections = sections_of(sources)
     plots = {f"{section.id}-{number}": plot.spec for section in sections for number, plot in enumerate(section.plots)}
     return template.render(
-        title=_title(documents),
-        lede=_lede(documents),
-        cards=_cards(documents),
-        findings=_findings(documents),
+        title=_title(sources),
+        lede=_lede(sources),
+        cards=_cards(sources),
+        findings=_findings(sources),
         sections=sections,
-        sources=[document.source for document in documents.all],
+        sources=[source.path for source in sources.all],
         version=__version__,
         style=_asset("style.css"),
         script=_asset("script.js"),
@@ -146,74 +152,81 @@ def embedded(value: Any) -> str:
     return text
 
 
-def _title(documents: Documents) -> str:
-    names = list(dict.fromkeys(document.name for document in documents.all))
+def _title(sources: Sources) -> str:
+    names = list(dict.fromkeys(source.content.name for source in sources.all))
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _lede(documents: Documents) -> str:
-    words = {"run": "evaluation", "sweep": "sweep", "comparison": "comparison", "explain": "dossier"}
-    counts = [
-        (len(group), words[group[0].kind])
-        for group in (documents.runs, documents.sweeps, documents.comparisons, documents.dossiers)
-        if group
-    ]
-    parts = [f"{number} {word}{'s' if number > 1 else ''}" for number, word in counts]
+def _lede(sources: Sources) -> str:
+    words = Counter(_FORMS[source.content.kind].word for source in sources.all)
+    parts = [f"{count} {word}{'s' if count > 1 else ''}" for word, count in words.items()]
     return "Results of " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1] + "."
 
 
-def _cards(documents: Documents) -> list[Headline]:
-    return headlines(documents.runs[0].content) if documents.runs else []
+def _cards(sources: Sources) -> list[Headline]:
+    return headlines(sources.runs[0].content) if sources.runs else []
 
 
-def _findings(documents: Documents) -> list[tuple[str, str, list[str]]]:
+def _findings(sources: Sources) -> list[tuple[str, str, list[str]]]:
     """Anchor, name and sentences of every document."""
-    say = {
-        "run": run_sentences,
-        "sweep": sweep_sentences,
-        "explain": dossier_sentences,
-        "comparison": comparison_sentences,
-    }
-    return [
-        (anchor, _heading(document), say[document.kind](document.content)) for anchor, document in _anchored(documents)
-    ]
+    found = []
+    for anchor, source in _anchored(sources):
+        with _named(source):
+            found.append((anchor, _heading(source), _FORMS[source.content.kind].sentences(source.content)))
+    return found
 
 
-def _anchored(documents: Documents) -> Iterable[tuple[str, Document]]:
-    for number, document in enumerate(documents.all, start=1):
-        yield f"{document.kind}-{number}", document
+def _anchored(sources: Sources) -> Iterable[tuple[str, Source]]:
+    for number, source in enumerate(sources.all, start=1):
+        yield f"{source.content.kind}-{number}", source
 
 
-def _heading(document: Document) -> str:
-    words = {"run": "", "sweep": "Trade-off of ", "comparison": "", "explain": "Inside "}
-    return words[document.kind] + document.name
+def _heading(source: Source) -> str:
+    return _FORMS[source.content.kind].before_name + source.content.name
 
 
-def sections_of(documents: Documents) -> list[Section]:
-    """One section a document."""
-    build = {
-        "run": _run_section,
-        "sweep": _sweep_section,
-        "comparison": _comparison_section,
-        "explain": _dossier_section,
-    }
-    sections = [build[document.kind](anchor, document) for anchor, document in _anchored(documents)]
-    together = runs_plot([document.content for document in documents.runs], *_plane(documents))
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Entries that are not what their document's kind promises end in a sentence that names the file.
+
+    Raises:
+        FairError: in place of whatever such an entry makes of the code that shows it.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        raise FairError(
+            f"{source.path} is not what recbole_fair writes for a {source.content.kind} ({type(error).__name__}: "
+            f"{error}); write it again, or leave it out."
+        ) from error
+
+
+def sections_of(sources: Sources) -> list[Section]:
+    """One section a document.
+
+    Raises:
+        FairError: for a document whose entries are not what its kind says.
+    """
+    sections = []
+    for anchor, source in _anchored(sources):
+        with _named(source):
+            sections.append(_FORMS[source.content.kind].section(anchor, source))
+    together = runs_plot([source.content for source in sources.runs], *_plane(sources))
     if together is not None:
         sections[0].plots.insert(0, together)
     return sections
 
 
-def _plane(documents: Documents) -> tuple[str, str]:
+def _plane(sources: Sources) -> tuple[str, str]:
     """The two metrics by which runs are put side by side."""
-    keys = [key for document in documents.runs[:1] for key in document.content.get("test_result") or {}]
+    keys = [key for source in sources.runs[:1] for key in source.content.get("test_result") or {}]
     names = {key.partition("@")[0]: key for key in reversed(keys)}
     return names.get("giniindex", "giniindex@10"), names.get("ndcg", "ndcg@10")
 
 
-def _common(anchor: str, document: Document, name: str) -> Section:
-    content = document.content
-    section = Section(anchor, _heading(document), name, document.source, notes=list(content.get("notes") or []))
+def _common(anchor: str, source: Source, name: str) -> Section:
+    content = source.content
+    section = Section(anchor, _heading(source), name, source.path, notes=list(content.notes))
     tables = (_settings(content), _popularity(content), _seconds(content), _versions(content))
     section.settings = [table for table in tables if table.rows]
     return section
@@ -222,9 +235,9 @@ def _common(anchor: str, document: Document, name: str) -> Section:
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def _run_section(anchor: str, document: Document) -> Section:
-    run = document.content
-    section = _common(anchor, document, str(run.get("model")))
+def _run_section(anchor: str, source: Source) -> Section:
+    run = source.content
+    section = _common(anchor, source, str(run.get("model")))
     if run.get("test_result"):
         section.tables = [_metrics(run)]
         section.more = _groups(run)
@@ -288,22 +301,22 @@ def _groups(run: Values) -> list[Table]:
 # -- the others --------------------------------------------------------------------------------------------------------
 
 
-def _sweep_section(anchor: str, document: Document) -> Section:
-    section = _common(anchor, document, "Trade-off")
-    section.plots = [tradeoff(document.content)]
+def _sweep_section(anchor: str, source: Source) -> Section:
+    section = _common(anchor, source, "Trade-off")
+    section.plots = [tradeoff(source.content)]
     return section
 
 
-def _comparison_section(anchor: str, document: Document) -> Section:
-    section = _common(anchor, document, "Comparison")
-    section.tables = [Table(*table) for table in comparison_tables(document.content)]
-    section.plots = comparison_plots(document.content)
+def _comparison_section(anchor: str, source: Source) -> Section:
+    section = _common(anchor, source, "Comparison")
+    section.tables = [Table(*table) for table in comparison_tables(source.content)]
+    section.plots = comparison_plots(source.content)
     return section
 
 
-def _dossier_section(anchor: str, document: Document) -> Section:
-    dossier = document.content
-    section = _common(anchor, document, "Neurons" if dossier.get("strongest") else "Probes")
+def _dossier_section(anchor: str, source: Source) -> Section:
+    dossier = source.content
+    section = _common(anchor, source, "Neurons" if dossier.get("strongest") else "Probes")
     section.plots = dossier_plots(dossier)
     section.neurons = {_SIDES[side]: entries for side, entries in (dossier.get("strongest") or {}).items() if entries}
     if dossier.get("normality"):
@@ -320,6 +333,33 @@ def _dossier_section(anchor: str, document: Document) -> Section:
             )
         )
     return section
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How documents of one kind are shown.
+
+    Attributes:
+        word: what one is called.
+        before_name: words of its heading in front of its name.
+        sentences: what it says.
+        section: its part of the page, from anchor and source.
+    """
+
+    word: str
+    before_name: str
+    sentences: Callable[[Values], list[str]]
+    section: Callable[[str, Source], Section]
+
+
+_FORMS = {
+    "run": _Form("evaluation", "", run_sentences, _run_section),
+    "evaluation": _Form("evaluation", "", run_sentences, _run_section),
+    "sweep": _Form("sweep", "Trade-off of ", sweep_sentences, _sweep_section),
+    "comparison": _Form("comparison", "", comparison_sentences, _comparison_section),
+    "neurons": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
+    "sites": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
+}
 
 
 def _share(value: float | None) -> str:

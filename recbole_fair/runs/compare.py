@@ -22,10 +22,11 @@ from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.report.comparison import latex, markdown, text
+from recbole_fair.report.documents import ComparisonDocument, rows_of, write_document
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.loading import load_trainer, new_trainer
-from recbole_fair.runs.outputs import versions, write_atomically, write_result
+from recbole_fair.runs.outputs import versions, write_atomically
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
@@ -47,7 +48,7 @@ def compare(
     output: str | Path | None = None,
     config_file_list: Sequence[str | Path] = (),
     config_dict: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> ComparisonDocument:
     """Train and evaluate models, alone and with re-rankers, under several seeds, and test their differences.
 
     Every model is trained once a seed. Post-hoc models of the same base share it, re-rankers order the lists of the
@@ -110,32 +111,31 @@ def compare(
             "for more."
         )
         logger.warning(run.notes[-1])
-    result: dict[str, Any] = {
-        "kind": "comparison",
-        "dataset": plan.dataset,
-        "models": plan.models,
-        "rerankers": plan.rerankers,
-        "seeds": plan.seeds,
-        "reference": reference,
-        "spread": spread,
-        "systems": table.to_dict("records"),
-        "comparisons": tests.to_dict("records"),
-        "cells": [_described(cell) for cell in cells],
-        "failed": run.failed,
-        "reused": run.reused,
-        "protocol": _protocol(config, permutations, draws),
-        "settings": plan.settings,
-        "notes": [*plan.notes, *run.notes],
-        "seconds": time.perf_counter() - start,
-        "versions": versions(),
-    }
+    result = ComparisonDocument(
+        dataset=plan.dataset,
+        models=plan.models,
+        rerankers=plan.rerankers,
+        seeds=plan.seeds,
+        reference=reference,
+        spread=spread,
+        systems=rows_of(table),
+        comparisons=rows_of(tests),
+        cells=[_described(cell) for cell in cells],
+        failed=run.failed,
+        reused=run.reused,
+        protocol=_protocol(config, permutations, draws),
+        settings=plan.settings,
+        notes=[*plan.notes, *run.notes],
+        seconds=time.perf_counter() - start,
+        versions=versions(),
+    )
     decimals = int(config["metric_decimal_place"] or 4)
+    write_document(folder / "comparison.json", result)
     write_table(cells_table(cells), folder / "cells.csv")
     write_table(table, folder / "systems.csv")
     write_table(tests, folder / "tests.csv")
     write_atomically(folder / "comparison.md", lambda file: _write_text(file, markdown(result, decimals)))
     write_atomically(folder / "comparison.tex", lambda file: _write_text(file, latex(result, decimals)))
-    write_result(folder / "comparison.json", result)
     for line in text(result, decimals):
         logger.info(line)
     logger.info("Written: comparison.json, .md, .tex, systems.csv, tests.csv, cells.csv in %s", folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.model.spree.spree import SPREE
+from recbole_fair.report.documents import DossierDocument, NeuronsDocument, SitesDocument, rows_of, write_document
 from recbole_fair.report.neuron_figures import neuron_figures, save_figures, site_figures
 from recbole_fair.report.summary import number, text_table
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.outputs import versions, write_result
+from recbole_fair.runs.outputs import versions
 from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def explain_checkpoint(
     split: str = "valid",
     options: Options | None = None,
     config_dict: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> DossierDocument:
     """Write the dossier of a steered model into a folder.
 
     Args:
@@ -93,8 +95,7 @@ def explain_checkpoint(
         return progress(items, len(items), title, bool(config["show_progress"]))
 
     metrics = [f"{name.lower()}@{max(config['topk'])}" for name in wanted]
-    document: dict[str, Any] = {
-        "kind": "explain",
+    about: dict[str, Any] = {
         "model": config["model"],
         "dataset": config["dataset"],
         "seed": config["seed"],
@@ -102,30 +103,32 @@ def explain_checkpoint(
         "split": split,
         "metrics": metrics,
         "strengths": trainer.model.strengths,
+        "mask_seen": Mask.of(config).recorded,
+        "config": config.differences(),
+        "versions": versions(),
     }
+    document: DossierDocument
     if isinstance(trainer.model, PopSteer):
         neurons = neuron_dossier(trainer, loaders[0], eval_data, options, show)
-        document |= {"method": "PopSteer", **neuron_document(neurons)}
+        document = NeuronsDocument(method="PopSteer", **about, **neuron_document(neurons))
         tables, seconds, lines = _neuron_tables(neurons), neurons.seconds, _neuron_lines(document)
         figures = neuron_figures(neurons, metrics, trainer.model.strengths)
     else:
         sites = site_dossier(trainer, loaders[0], eval_data, options, show)
-        document |= {"method": "SPREE", **site_document(sites)}
+        document = SitesDocument(method="SPREE", **about, **site_document(sites))
         tables, seconds, lines = _site_tables(sites), sites.seconds, _site_lines(document)
         figures = site_figures(sites, metrics)
     for name, table in tables.items():
         write_table(table, folder / f"{name}.csv")
     start = time.perf_counter()
     drawn = save_figures(figures, folder)
-    document |= {
-        "tables": [f"{name}.csv" for name in tables],
-        "figures": drawn,
-        "mask_seen": Mask.of(config).recorded,
-        "config": config.differences(),
-        "timings": {"loading": loaded, **seconds, "figures": time.perf_counter() - start},
-        "versions": versions(),
-    }
-    write_result(folder / "explain.json", document)
+    document = replace(
+        document,
+        tables=[f"{name}.csv" for name in tables],
+        figures=drawn,
+        timings={"loading": loaded, **seconds, "figures": time.perf_counter() - start},
+    )
+    write_document(folder / "explain.json", document)
     for line in [*lines, *document["notes"], f"Written: {len(tables)} tables, {len(drawn)} figures, {folder}"]:
         logger.info(line)
     return document
@@ -169,12 +172,12 @@ def neuron_document(dossier: NeuronDossier) -> dict[str, Any]:
             "histogram": _histogram(share, (0.0, 1.0), 50),
             "quantiles": [float(q) for q in np.quantile(share, (0.05, 0.25, 0.5, 0.75, 0.95))] if len(share) else [],
         },
-        "normality": dossier.normality.to_dict("records"),
-        "variants": dossier.variants.to_dict("records"),
-        "reduction": dossier.reduction.to_dict("records"),
-        "surface": dossier.surface.to_dict("records"),
+        "normality": rows_of(dossier.normality),
+        "variants": rows_of(dossier.variants),
+        "reduction": rows_of(dossier.reduction),
+        "surface": rows_of(dossier.surface),
         "map": None if dossier.map is None else _map_document(dossier.map, str(dossier.map_method)),
-        "distances": dossier.distances.to_dict("records"),
+        "distances": rows_of(dossier.distances),
         "notes": dossier.notes,
     }
 
@@ -224,12 +227,12 @@ def site_document(dossier: SiteDossier) -> dict[str, Any]:
         values = dossier.bias[name].dropna().to_numpy()
         bias[str(name)] = {"mean": float(values.mean()), **_histogram(values, (-0.5, 0.5), 40)}
     return {
-        "probe": dossier.probe.to_dict("records"),
+        "probe": rows_of(dossier.probe),
         "list_length": dossier.list_length,
-        "calibration": dossier.calibration.to_dict("records"),
+        "calibration": rows_of(dossier.calibration),
         "bias": bias,
-        "variants": dossier.variants.to_dict("records"),
-        "strength_curve": dossier.strengths.to_dict("records"),
+        "variants": rows_of(dossier.variants),
+        "strength_curve": rows_of(dossier.strengths),
         "notes": dossier.notes,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -15,8 +15,10 @@ import torch
 
 from recbole_fair import __version__
 from recbole_fair.errors import FairError
-from recbole_fair.evaluator.result import EvaluationResult, plain
+from recbole_fair.evaluator.result import EvaluationResult
 from recbole_fair.io.atomic import atomic_file
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None:
@@ -25,7 +27,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None
     Raises:
         FairError: if it cannot be written.
     """
-    with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
+    with atomic_file(path, mode="w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         write(file)
 
 
@@ -61,10 +63,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_result(path: str | Path, result: Mapping[str, Any]) -> None:
-    """Write the result document as JSON; numbers that do not exist are null."""
-    document = plain(dict(result))
-    write_atomically(path, lambda file: json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False))
+def write_each(files: Mapping[str, Callable[[], None]]) -> dict[str, str]:
+    """Write files one after the other; what fails is warned of, and the others are written all the same.
+
+    Args:
+        files: what to call, by a name for the message, such as ``per_user_file=users.csv``.
+
+    Returns:
+        The reason of each failure, by name.
+    """
+    failed = {}
+    for name, write in files.items():
+        try:
+            write()
+        except Exception as error:  # whatever it is, a finished result must not be lost over it
+            failed[name] = str(error) if isinstance(error, FairError) else f"{type(error).__name__}: {error}"
+            logger.warning("%s was not written: %s", name, failed[name])
+            logger.debug("The reason in full:", exc_info=True)
+    return failed
 
 
 def write_recommendations(path: str | Path, result: EvaluationResult, dataset: Any) -> None:

@@ -22,12 +22,13 @@ from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.directions import display_name, spec_of
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unused
+from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.outputs import versions, write_result
+from recbole_fair.runs.outputs import versions
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
 from recbole_fair.trainer.scorer import progress
 
@@ -42,7 +43,7 @@ def sweep_checkpoint(
     subject_to: Sequence[str] = (),
     output: str | Path | None = None,
     config_dict: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> SweepDocument:
     """Evaluate a model under many scoring-time settings on validation and test; users are encoded once a split.
 
     Args:
@@ -99,29 +100,28 @@ def sweep_checkpoint(
                 raise FairError(f"{name} is not computed; there is {', '.join(base['valid'])}.")
         bounds = [constraint_of(text, base["valid"]) for text in subject_to]
         found, seconds = _measure_all(sweeper, settings, journal, bool(config["show_progress"]))
-    result = {
-        "kind": "sweep",
-        "model": config["model"],
-        "reranker": config["reranker"],
-        "dataset": config["dataset"],
-        "seed": config["seed"],
-        "checkpoint": str(model_file),
-        "key": digest_of([depends_on, x, y, values, list(subject_to)]),
-        "x": x,
-        "y": y,
-        "grid": values,
-        "base": base,
-        "subject_to": [
+    result = SweepDocument(
+        model=config["model"],
+        reranker=config["reranker"],
+        dataset=config["dataset"],
+        seed=config["seed"],
+        checkpoint=str(model_file),
+        key=digest_of([depends_on, x, y, values, list(subject_to)]),
+        x=x,
+        y=y,
+        grid=values,
+        base=base,
+        subject_to=[
             {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
             for text, bound in zip(subject_to, bounds, strict=True)
         ],
         **_choice(settings, found, x, y, bounds),
-        "resumed": len(settings) - len(seconds),
-        "seconds_a_setting": sum(seconds) / len(seconds) if seconds else None,
-        "mask_seen": Mask.of(config).recorded,
-        "config": config.differences(),
-        "versions": versions(),
-    }
+        resumed=len(settings) - len(seconds),
+        seconds_a_setting=sum(seconds) / len(seconds) if seconds else None,
+        mask_seen=Mask.of(config).recorded,
+        config=config.differences(),
+        versions=versions(),
+    )
     for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
         logger.info(line)
     if output is not None and journal is not None:
@@ -187,9 +187,9 @@ def _is_another(file: Path, key: str) -> bool:
         return True
 
 
-def _write(result: Mapping[str, Any], output: str | Path) -> None:
-    write_table(pd.DataFrame(result["settings"]), f"{output}.csv")
-    write_result(f"{output}.json", result)
+def _write(result: SweepDocument, output: str | Path) -> None:
+    write_document(f"{output}.json", result)
+    write_table(pd.DataFrame(result.settings), f"{output}.csv")
     save_figure(tradeoff_figure(result), output)
 
 

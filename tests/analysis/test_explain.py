@@ -318,7 +318,7 @@ def test_without_steering_nobody_moves(loaded: tuple[Any, Any], populations: Pop
 def test_a_dossier_of_neurons(steered: str, loaded: tuple[Any, Any], in_tmp: Path) -> None:
     document = explain_checkpoint(steered, "out", options=SMALL)
     written = json.loads((in_tmp / "out" / "explain.json").read_text())
-    assert written["kind"] == "explain"
+    assert written["kind"] == "neurons"
     assert written["method"] == "PopSteer"
     assert written["strongest"] == json.loads(json.dumps(document["strongest"]))
     for name in (*written["tables"], *written["figures"]):

@@ -26,8 +26,9 @@ from recbole_fair.cli import main
 from recbole_fair.errors import FairError
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.report.comparison_plots import comparison_sentences
-from recbole_fair.report.documents import Document, Documents, read_documents
+from recbole_fair.report.documents import document_of
 from recbole_fair.report.html import embedded, page, sections_of, write_report
+from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.words import (
     dossier_sentences,
     exposure_of_head,
@@ -45,13 +46,12 @@ ALL = {
     "comparisons": [comparison_document()],
     "dossiers": [dossier_document(), probe_document()],
 }
-KINDS = {"runs": "run", "sweeps": "sweep", "comparisons": "comparison", "dossiers": "explain"}
 
 
-def documents(**groups: list[dict[str, Any]]) -> Documents:
-    return Documents(
+def documents(**groups: list[dict[str, Any]]) -> Sources:
+    return Sources(
         **{
-            name: [Document(KINDS[name], f"{name}.json", content) for content in group]
+            name: [Source(document_of(content, name), f"{name}.json") for content in group]
             for name, group in groups.items()
         }
     )
@@ -180,9 +180,9 @@ def test_documents_are_found_by_what_they_hold(tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "broken.json").write_text("{")
-    found = read_documents([tmp_path / "a.json", tmp_path])
-    assert [Path(document.source).name for document in found.all] == ["a.json", "s.json", "c.json", "e.json"]
-    assert found.runs[0].name == "PopSteerSASRec on toy"
+    found = read_sources([tmp_path / "a.json", tmp_path])
+    assert [Path(source.path).name for source in found.all] == ["a.json", "s.json", "c.json", "e.json"]
+    assert found.runs[0].content.name == "PopSteerSASRec on toy"
 
 
 def test_what_cannot_be_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

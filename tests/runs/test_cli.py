@@ -13,6 +13,7 @@ import pytest
 from recbole_fair import __version__, quick_start
 from recbole_fair.cli import main, read_settings
 from recbole_fair.errors import FairError
+from recbole_fair.report.documents import EvaluationDocument
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,8 +29,13 @@ def outcome(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the commands ask of quick_start, instead of doing it."""
     seen: list[Any] = []
-    monkeypatch.setattr(quick_start, "run_recbole_fair", lambda **kw: seen.append(kw))
-    monkeypatch.setattr(quick_start, "evaluate_checkpoint", lambda path, settings: seen.append((path, settings)))
+
+    def called(*args: Any, **options: Any) -> EvaluationDocument:
+        seen.append(args or options)
+        return EvaluationDocument(model="BPR", dataset="small", seed=1, test_result=None)
+
+    monkeypatch.setattr(quick_start, "run_recbole_fair", called)
+    monkeypatch.setattr(quick_start, "evaluate_checkpoint", called)
     return seen
 
 

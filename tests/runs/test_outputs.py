@@ -1,0 +1,59 @@
+"""Files of runs: a finished result is not lost over a file beside it, and nothing is written over what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_fair import quick_start
+from recbole_fair.cli import main
+from recbole_fair.quick_start import run_recbole_fair
+
+QUICK = {
+    "epochs": 1, "embedding_size": 4, "topk": [3], "metrics": ["NDCG", "GiniIndex"], "valid_metric": "NDCG@3",
+    "show_progress": False, "state": "WARNING",
+}  # fmt: skip
+FILES = ("result_file", "recommendations_file", "per_user_file", "per_item_file")
+
+
+def words(settings: dict[str, Any]) -> list[str]:
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+
+
+def test_a_file_that_fails_does_not_take_the_others_along(
+    small_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: object) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid continuation byte")
+
+    settings = {**QUICK, "data_path": str(small_data), **{key: f"{key}.out" for key in FILES}}
+    monkeypatch.setattr(quick_start, "write_recommendations", fails)
+    result = run_recbole_fair("BPR", "small", config_dict=settings)
+    assert list(result["failed_files"]) == ["recommendations_file=recommendations_file.out"]
+    assert "UnicodeDecodeError" in result["failed_files"]["recommendations_file=recommendations_file.out"]
+    written = json.loads(Path("result_file.out").read_text(encoding="utf-8"))
+    assert written["test_result"] == dict(result["test_result"])
+    assert Path("per_user_file.out").is_file()
+    assert Path("per_item_file.out").is_file()
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "-m", "BPR", "-d", "small", *words({**settings, "result_file": "other.json"})])
+    assert stop.value.code == 1
+    assert Path("other.json").is_file()
+    assert "recommendations_file=recommendations_file.out was not written" in capsys.readouterr().err
+
+
+def test_the_result_is_given_back_when_its_own_file_fails(
+    small_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(quick_start, "write_document", full)
+    settings = {**QUICK, "data_path": str(small_data), "result_file": "r.json", "per_user_file": "u.csv"}
+    result = run_recbole_fair("BPR", "small", config_dict=settings)
+    assert list(result["failed_files"]) == ["result_file=r.json"]
+    assert result["test_result"]
+    assert Path("u.csv").is_file()
