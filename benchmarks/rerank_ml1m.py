@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from recbole_fair.config.registry import get_reranker
+from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.rerank.base import key_of
-from recbole_fair.rerank.settings import reranker_defaults
 from recbole_fair.runs.loading import config_of, load_trainer
 from recbole_fair.runs.reranking import facts_of, reranked_struct, score_deviation
 

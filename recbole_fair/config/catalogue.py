@@ -63,6 +63,11 @@ def declared(cls: type[Any]) -> dict[str, Key]:
     return found
 
 
+def says_its_keys(cls: type[Any]) -> bool:
+    """Whether all keys that a model class reads are known: one of the packages', or one that declares ``keys``."""
+    return cls.__module__.startswith(("recbole.", "recbole_fair.")) or "keys" in vars(cls)
+
+
 def strengths_of(cls: type[Any]) -> tuple[str, ...]:
     """The keys of a model class that are read when scores are made and never need a new fit."""
     return tuple(name for name, key in declared(cls).items() if key.scope == "strength")
@@ -104,6 +109,12 @@ def keys_of(*scopes: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for table in tables for name, key in table.items() if key.scope in scopes))
 
 
+@functools.cache
+def keys_that_import() -> tuple[str, ...]:
+    """The keys whose values may name a class by its import path, ``module:Class``."""
+    return tuple(name for table in (KEYS, method_keys(), RECBOLE) for name, key in table.items() if key.imports)
+
+
 def matters_for_training(name: str, model_class: type[Any] | None = None) -> bool:
     """Whether the trained weights of a model may depend on a key.
 
@@ -130,7 +141,7 @@ def settings_of_base(settings: Mapping[str, Any], method_class: type[Any], base_
     return {
         key: value
         for key, value in settings.items()
-        if (key in of_base or not (key in of_method or key in others)) and scope_of(key) != "start"
+        if (key in of_base or not (key in of_method or key in others)) and scope_of(key) != "start" and key != "trainer"
     }
 
 

@@ -19,14 +19,15 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 from recbole_fair.config import protocol
-from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, declared, own_keys
+from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, declared, own_keys, says_its_keys
+from recbole_fair.config.imports import load
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import FairLoader, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
-from recbole_fair.config.registry import get_model, layers_of, lineage
+from recbole_fair.config.registry import adopted_metrics, get_model, layers_of, lineage
+from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
-from recbole_fair.rerank.settings import reranker_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class FairConfig(Config):
         Raises:
             FairError: a file that cannot be read; an unknown model, key or metric; a value that is not allowed.
         """
-        _register_metrics()
+        load("recbole_fair.evaluator.metrics:register_metrics")()
         super().__init__(model, dataset, config_file_list, config_dict)
 
     # -- hooks of RecBole's Config, in the order in which it calls them ------------------------------------------
@@ -121,7 +122,8 @@ class FairConfig(Config):
         if not isinstance(dataset, str) or dataset in ("", ".", "..") or "/" in dataset or "\\" in dataset:
             raise FairError(f"dataset={dataset!r} is not a name; give the folder above it as data_path.")
         if isinstance(model, str):
-            return model, get_model(model), dataset
+            model_class = get_model(model)
+            return model_class.__name__ if ":" in model else model, model_class, dataset
         if not isinstance(model, type):
             raise FairError(f"model={model!r} is neither a model's name nor a model class.")
         return model.__name__, model, dataset
@@ -155,7 +157,7 @@ class FairConfig(Config):
             hint = did_you_mean(key, known)
             if key in COMPUTED_KEYS:
                 raise FairError(f"{key}={value!r} cannot be set: it follows from the other keys.")
-            if self.model_class.__module__.startswith(("recbole.", "recbole_fair.")):
+            if says_its_keys(self.model_class):
                 raise FairError(f"{key}={value!r} is not a known key{hint}")
             logger.warning("%s=%r is not a known key%s %s may read it.", key, value, hint, self.model)
         for key in _PICKLING_KEYS:
@@ -175,6 +177,8 @@ class FairConfig(Config):
         final.update(copy.deepcopy(final))
         final["model"] = self.model
         final["model_class"] = self.model_class
+        for key in ("metrics", "valid_metric", "group_metrics"):
+            final[key] = adopted_metrics(key, final[key])
         protocol.complete(final, self.user_settings, self.model_class)
         data_path = final["data_path"]
         super()._set_default_parameters()
@@ -239,12 +243,3 @@ class FairConfig(Config):
         memo[id(self)] = twin
         twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return twin
-
-
-def _register_metrics() -> None:
-    """Put our metrics into RecBole's registries, so that their names are known when they are checked."""
-    from recbole_fair import evaluator
-
-    register = getattr(evaluator, "register_metrics", None)
-    if register is not None:
-        register()

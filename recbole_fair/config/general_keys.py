@@ -17,6 +17,7 @@ KEYS: dict[str, Key] = {
     ),
     "resume": Key("str", optional=True, what="checkpoint of an interrupted run to go on from", scope="start"),
     # Training.
+    "trainer": Key("str", optional=True, what="trainer: a name, or module:Class; null: the model's", imports=True),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
     "learning_rate_warmup": Key("float", low=0, what="epochs over which the rate first rises from 0"),
     # Evaluation.
@@ -86,6 +87,7 @@ KEYS: dict[str, Key] = {
         optional=True,
         what="metrics by user group; names alone report NDCG by these groups",
         scope="evaluation",
+        imports=True,
     ),
     "bootstrap": Key("int", low=0, what="resamples of users for 95 % intervals, 0 for none", scope="evaluation"),
     "metric_history": Key(
@@ -93,7 +95,11 @@ KEYS: dict[str, Key] = {
     ),
     # The re-ranker, whose class declares the keys of its own.
     "reranker": Key(
-        "str", optional=True, what="re-ranker that runs after the model: a name, or module:Class", scope="evaluation"
+        "str",
+        optional=True,
+        what="re-ranker that runs after the model: a name, or module:Class",
+        scope="evaluation",
+        imports=True,
     ),
     "reranker_candidates": Key(
         "int", low=1, optional=True, what="best items that it sees a user, null for all", scope="evaluation"

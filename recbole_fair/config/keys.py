@@ -58,6 +58,7 @@ class Key:
         scope: what depends on it, one of :data:`SCOPES`; every list of keys is derived from this.
         default: its value where no yaml file of the package names one: for methods of one's own.
         text: whether a value on the command line stays text although other kinds are allowed too.
+        imports: whether it may name a class by its import path, ``module:Class``.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Key:
     scope: str = "training"
     default: Any = None
     text: bool = False
+    imports: bool = False
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

@@ -84,7 +84,7 @@ def _asks_for_values(user: Mapping[str, Any]) -> bool:
     names = [named] if isinstance(named, str) else list(named)
     if isinstance(user.get("valid_metric"), str):
         names.append(user["valid_metric"].split("@")[0])
-    if any(metric_types.get(str(name).lower()) == EvaluatorType.VALUE for name in names):
+    if any(metric_types.get(str(name).rpartition(":")[2].lower()) == EvaluatorType.VALUE for name in names):
         return True
     eval_args = user.get("eval_args")
     mode = eval_args.get("mode") if isinstance(eval_args, dict) else None

@@ -107,7 +107,7 @@ RECBOLE: dict[str, Key] = {
     "dataloaders_save_path": _SAVED,
     "config_file": _SAVED,
     # Names.
-    "model": Key("str"),
+    "model": Key("str", imports=True),
     "dataset": Key("str", scope=_DATA),
     # Data.
     "encoding": Key("str", scope=_DATA),
@@ -142,8 +142,8 @@ RECBOLE: dict[str, Key] = {
     "seed": Key("int", low=0, high=2**32 - 1, scope="protocol"),
     "eval_args": Key("dict", scope="protocol"),
     "repeatable": Key("any", scope="protocol"),
-    "valid_metric": Key("str", scope="protocol"),
-    "metrics": Key("str", many=True, scope="evaluation"),
+    "valid_metric": Key("str", scope="protocol", imports=True),
+    "metrics": Key("str", many=True, scope="evaluation", imports=True),
     "topk": Key("int", low=1, many=True, scope="evaluation"),
     "tail_ratio": Key("float", low=0, open_low=True, optional=True, scope="evaluation"),
     # Training.

@@ -1,18 +1,21 @@
 """Names to classes: recbole_fair's models and trainers first, then RecBole's.
 
 Classes are named as ``"module:Class"`` and imported when asked for, so that ``--help`` and error messages stay quick.
+Wherever a name goes, one's own class may be named so as well: see :mod:`recbole_fair.config.imports`.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_fair.config.imports import load, load_class_named, load_named
 from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.layers import properties_dir
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 
@@ -51,40 +54,30 @@ TRAINERS: dict[str, str] = {
     "DecRSTrainer": "recbole_fair.trainer.decrs_trainer:DecRSTrainer",
 }
 
-#: Re-rankers. A new one is a line here, a class, and its default values in ``properties/rerank/<Name>.yaml``.
-RERANKERS: dict[str, str] = {
-    "IPR": "recbole_fair.rerank.ipr:IPR",
-    "PP": "recbole_fair.rerank.pp:PP",
-    "Random": "recbole_fair.rerank.random_items:Random",
-    "RandomNeighbors": "recbole_fair.rerank.random_neighbors:RandomNeighbors",
-    "FAstarIR": "recbole_fair.rerank.fa_star_ir:FAstarIR",
-    "PMMF": "recbole_fair.rerank.pmmf:PMMF",
-    "PCT": "recbole_fair.rerank.pct:PCT",
-    "DUOR": "recbole_fair.rerank.duor:DUOR",
-    "CP": "recbole_fair.rerank.cp:CP",
-    "Calibration": "recbole_fair.rerank.calibration:Calibration",
-    "Diversity": "recbole_fair.rerank.diversity:Diversity",
-    "FairCo": "recbole_fair.rerank.fairco:FairCo",
-    "PUFR": "recbole_fair.rerank.pufr:PUFR",
-}
+# Classes that one's own derive from.
+_MODEL = "recbole.model.abstract_recommender:AbstractRecommender"
+_RERANKER = "recbole_fair.rerank.base:ReRanker"
+_TRAINER = "recbole.trainer:Trainer"
+_MIXIN = "recbole_fair.trainer.trainer:FairTrainerMixin"
 
 # RecBole names two models in its file names only, or without a properties file of their own.
 _RECBOLE_WITHOUT_YAML = ("Random", "LightGBM", "XGBoost")
 _RECBOLE_YAML_ONLY = ("lightgbm", "xgboost")
 
 
-def load_class(target: str) -> type[Any]:
-    """Import the class that ``"module:Class"`` names.
+@functools.cache
+def rerankers() -> dict[str, str]:
+    """Re-rankers by name, sorted: those with a file of default values, ``properties/rerank/<Name>.yaml``.
 
-    Args:
-        target: module path and class name, joined by a colon.
-
-    Returns:
-        The class.
+    A class is looked for by its name in the modules of ``rerank/``, none of which is imported.
     """
-    module, _, name = target.partition(":")
-    loaded: type[Any] = getattr(importlib.import_module(module), name)
-    return loaded
+    names = {file.stem for file in (properties_dir() / "rerank").glob("*.yaml")}
+    found: dict[str, str] = {}
+    for file in sorted((Path(__file__).resolve().parent.parent / "rerank").glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in names:
+                found[node.name] = f"recbole_fair.rerank.{file.stem}:{node.name}"
+    return dict(sorted(found.items()))
 
 
 @functools.cache
@@ -104,10 +97,10 @@ def known_models() -> tuple[str, ...]:
 
 
 def get_model(name: str) -> type[Any]:
-    """The model class of that name: recbole_fair's if there is one, else RecBole's.
+    """The model class of that name: recbole_fair's if there is one, else RecBole's; or one's own by its import path.
 
     Args:
-        name: model name, matched exactly (``BPR``, not ``bpr``).
+        name: model name, matched exactly (``BPR``, not ``bpr``), or ``"module:Class"``.
 
     Returns:
         The class.
@@ -117,7 +110,10 @@ def get_model(name: str) -> type[Any]:
             needs is not installed.
     """
     if name in MODELS:
-        return load_class(MODELS[name])
+        ours: type[Any] = load(MODELS[name])
+        return ours
+    if ":" in name:
+        return load_class_named("model", name, load(_MODEL), "RecBole's AbstractRecommender")
     if name not in recbole_models():
         raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
     from recbole.utils import get_model as recbole_get_model
@@ -133,7 +129,7 @@ def get_reranker(name: str) -> type[Any]:
     """The re-ranker class of that name, or the one that ``"module:Class"`` names.
 
     Args:
-        name: a name in :data:`RERANKERS`, matched exactly, or an import path of one's own class.
+        name: a name in :func:`rerankers`, matched exactly, or an import path of one's own class.
 
     Returns:
         The class.
@@ -141,18 +137,11 @@ def get_reranker(name: str) -> type[Any]:
     Raises:
         FairError: when there is no such class; the nearest name is suggested.
     """
-    if name in RERANKERS:
-        return load_class(RERANKERS[name])
-    if ":" not in name:
-        raise FairError(f"reranker={name!r} is not a known re-ranker{did_you_mean(name, RERANKERS)}")
-    from recbole_fair.rerank.base import ReRanker
-
-    try:
-        found = load_class(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FairError(f"reranker={name!r} could not be imported: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, ReRanker)):
-        raise FairError(f"reranker={name!r} is not a class derived from recbole_fair.rerank.ReRanker.")
+    if ":" in name:
+        return load_class_named("reranker", name, load(_RERANKER), "recbole_fair.rerank.ReRanker")
+    if name not in rerankers():
+        raise FairError(f"reranker={name!r} is not a known re-ranker{did_you_mean(name, rerankers())}")
+    found: type[Any] = load(rerankers()[name])
     return found
 
 
@@ -189,6 +178,30 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
+def adopted_metrics(key: str, value: Any) -> Any:
+    """Make the metrics that a setting names by their import paths known, and give back the setting with plain names.
+
+    Args:
+        key: the setting, for messages.
+        value: a name, names, or groups with their names.
+
+    Returns:
+        The same with ``MyMetric`` for ``my_metrics:MyMetric`` (and ``MyMetric@10`` for ``my_metrics:MyMetric@10``).
+
+    Raises:
+        FairError: for one that cannot be imported, is no metric, or has the name of another one.
+    """
+    if isinstance(value, str) and ":" in value:
+        path, at, k = value.partition("@")
+        name: str = load("recbole_fair.evaluator.metrics:adopt")(key, path, load_named(key, path))
+        return f"{name}{at}{k}"
+    if isinstance(value, Mapping):
+        return {name: adopted_metrics(key, inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [adopted_metrics(key, inner) for inner in value]
+    return value
+
+
 def layers_of(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
     """The yaml files that make up a model's defaults, from the most basic to the model's own.
 
@@ -216,9 +229,9 @@ def layers_of(model_class: type[Any], name: str | None = None) -> tuple[str, ...
 def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
     """The trainer class for a model.
 
-    Order: the model class's ``trainer_name`` (a name in :data:`TRAINERS` or ``"module:Class"``), then RecBole's choice
-    for the model and its ancestors. RecBole's special trainers (KGAT, S3Rec, RecVAE, Pop, ...) are combined with our
-    evaluation; its trainers of XGBoost and LightGBM are taken as they are.
+    Order: the setting ``trainer``; the model class's ``trainer_name`` (a name in :data:`TRAINERS` or
+    ``"module:Class"``); RecBole's choice for the model and its ancestors. RecBole's special trainers (KGAT, S3Rec,
+    RecVAE, Pop, ...) are combined with our evaluation; its trainers of XGBoost and LightGBM are taken as they are.
 
     Args:
         config: gives ``MODEL_TYPE`` and ``model``.
@@ -227,10 +240,23 @@ def get_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> t
     Returns:
         A class to be called with ``(config, model)``.
     """
+    chosen = config["trainer"] if "trainer" in config else None  # noqa: SIM401
+    if chosen is not None:
+        return _trainer_named(chosen)
     name = Traits.of(model_class).trainer_name
     if name is not None:
-        return load_class(TRAINERS.get(name, name))
+        declared_trainer: type[Any] = load(TRAINERS.get(name, name))
+        return declared_trainer
     return fair_trainer_class(_recbole_trainer(config, model_class))
+
+
+def _trainer_named(name: str) -> type[Any]:
+    if name in TRAINERS:
+        ours: type[Any] = load(TRAINERS[name])
+        return ours
+    if ":" not in name:
+        raise FairError(f"trainer={name!r} is not a known trainer{did_you_mean(name, TRAINERS)}")
+    return fair_trainer_class(load_class_named("trainer", name, load(_TRAINER), "RecBole's Trainer"))
 
 
 def _recbole_trainer(config: Config | Mapping[str, Any], model_class: type[Any]) -> type[Any]:
@@ -261,18 +287,17 @@ def fair_trainer_class(recbole_class: type[Any]) -> type[Any]:
     """
     from recbole.trainer.trainer import DecisionTreeTrainer, Trainer
 
-    from recbole_fair.trainer.trainer import FairTrainer, FairTrainerMixin
-
+    plain, mixin = load(TRAINERS["FairTrainer"]), load(_MIXIN)
     if recbole_class is Trainer:
-        return FairTrainer
-    if issubclass(recbole_class, (DecisionTreeTrainer, FairTrainerMixin)):
+        return plain
+    if issubclass(recbole_class, (DecisionTreeTrainer, mixin)):
         return recbole_class
     if recbole_class in _COMPOSED:
         return _COMPOSED[recbole_class]
     doc = f"RecBole's {recbole_class.__name__} with recbole_fair's evaluation and checkpoints."
     composed = type(
         f"Fair{recbole_class.__name__}",
-        (FairTrainerMixin, recbole_class),
+        (mixin, recbole_class),
         {"__doc__": doc, "__module__": __name__},
     )
     return _COMPOSED.setdefault(recbole_class, composed)

@@ -10,12 +10,14 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
+from recbole.evaluator import register
 from recbole.evaluator.base_metric import AbstractMetric
 from recbole.utils import EvaluatorType
 
+from recbole_fair.errors import FairError
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.options import MetricOptions
-from recbole_fair.evaluator.specs import SPECS, MetricSpec, PerUser
+from recbole_fair.evaluator.specs import BY_KEY, SPECS, MetricSpec, PerUser
 
 INPUTS = "fair.inputs"  # under this key a struct keeps its EvalInputs once they are made
 
@@ -115,19 +117,53 @@ CLASSES: dict[str, type[FairMetric]] = {spec.key: _metric_class(spec) for spec i
 globals().update({cls.__name__: cls for cls in CLASSES.values()})
 
 
+def adopt(key: str, path: str, found: Any) -> str:
+    """Make somebody's own metric known under its name.
+
+    Args:
+        key: The setting that names it, for messages.
+        path: Its import path, for messages.
+        found: A :class:`MetricSpec`, or a class derived from RecBole's ``AbstractMetric``.
+
+    Returns:
+        The name.
+
+    Raises:
+        FairError: If it is no metric, or another metric has its name.
+    """
+    if isinstance(found, MetricSpec):
+        spec, name = found, found.name
+        cls = CLASSES[spec.key] if BY_KEY.get(spec.key) is spec else _metric_class(spec)
+    elif isinstance(found, type) and issubclass(found, AbstractMetric):
+        cls, name = found, found.__name__
+    else:
+        raise FairError(f"{key}: {path} is neither a MetricSpec nor a class derived from RecBole's AbstractMetric.")
+    lower = name.lower()
+    known = register.metrics_dict.get(lower)
+    if known is not None and known is not cls and f"{known.__module__}:{known.__name__}" != path:
+        raise FairError(f"{key}: {path} has the name of another metric, {name}; give it one of its own.")
+    if isinstance(found, MetricSpec):
+        BY_KEY[lower] = found
+        CLASSES[lower] = cls
+    _register(lower, cls)
+    return name
+
+
+def _register(key: str, cls: type[AbstractMetric]) -> None:
+    register.metrics_dict[key] = cls
+    register.metric_information[key] = list(cls.metric_need)
+    register.metric_types[key] = cls.metric_type
+    if cls.smaller and key not in register.smaller_metrics:
+        register.smaller_metrics.append(key)
+    elif not cls.smaller and key in register.smaller_metrics:
+        register.smaller_metrics.remove(key)
+
+
 def register_metrics() -> None:
     """Make our metrics known to RecBole by changing its registries in place; calling it again changes nothing.
 
     Our metrics take the place of RecBole's of the same name (ItemCoverage, GiniIndex, ShannonEntropy,
     AveragePopularity and TailPercentage, whose values we correct, and the accuracy metrics, with RecBole's values).
     """
-    from recbole.evaluator import register
-
     for key, cls in CLASSES.items():
-        register.metrics_dict[key] = cls
-        register.metric_information[key] = list(cls.metric_need)
-        register.metric_types[key] = cls.metric_type
-        if cls.smaller and key not in register.smaller_metrics:
-            register.smaller_metrics.append(key)
-        elif not cls.smaller and key in register.smaller_metrics:
-            register.smaller_metrics.remove(key)
+        _register(key, cls)

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from recbole_fair.config.catalogue import RERANKER_PREFIX
 from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 from recbole_fair.rerank.facts import Facts
 
 __all__ = ["Candidates", "Facts", "Lists", "ReRanker", "best_places"]
-
-PREFIX = "reranker_"
 
 
 @dataclass(frozen=True)
@@ -195,4 +194,4 @@ class ReRanker(ABC):
 
 def key_of(field: str) -> str:
     """Configuration key of a re-ranker's field."""
-    return PREFIX + field.rstrip("_")
+    return RERANKER_PREFIX + field.rstrip("_")

@@ -15,14 +15,15 @@ from recbole.utils import EvaluatorType, init_seed
 
 from recbole_fair.config.catalogue import keys_of, own_keys, scope_of
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.imports import refuse_stored
 from recbole_fair.config.keys import metric_parts
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
-from recbole_fair.config.registry import get_trainer
+from recbole_fair.config.registry import get_model, get_trainer
+from recbole_fair.config.rerankers import drop_old_settings
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_weights, plain_config, unpack_arrays
-from recbole_fair.rerank.settings import drop_old_settings
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -162,6 +163,12 @@ def config_of(
         FairError: for another model or data set, or settings that are not allowed.
     """
     changes = dict(changes or {})
+    for stored in (content["user_settings"], content["config"]):
+        refuse_stored(stored, changes)
+    named = changes.get("model")
+    if isinstance(named, str) and ":" in named:
+        model = get_model(named)
+        changes["model"] = model.__name__
     for fixed in ("model", "dataset"):
         if changes.pop(fixed, content[fixed]) != content[fixed]:
             raise FairError(f"{fixed} cannot be changed: the checkpoint is of {fixed}={content[fixed]}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole.utils import EvaluatorType
 
-from recbole_fair.config.catalogue import check_values, keys_of, own_keys
+from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, keys_of, own_keys
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import find_config_file, parse_value, properties_dir, read_yaml, tidy
@@ -19,7 +19,6 @@ from recbole_fair.config.registry import get_model, get_reranker
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
-from recbole_fair.rerank.base import PREFIX
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import refuse
@@ -91,7 +90,8 @@ class Plan:
         return {
             key: value
             for key, value in self.settings.items()
-            if (key not in own_keys() or key in self.reads(model)) and (not key.startswith(PREFIX) or key == CANDIDATES)
+            if (key not in own_keys() or key in self.reads(model))
+            and (not key.startswith(RERANKER_PREFIX) or key == CANDIDATES)
         }
 
 
@@ -139,7 +139,7 @@ def make_plan(
         get_model(model)
     own = {key for name in plan.rerankers for key in get_reranker(name).keys().values()}
     for key in settings:
-        if key.startswith(PREFIX) and key not in {*own, CANDIDATES}:
+        if key.startswith(RERANKER_PREFIX) and key not in {*own, CANDIDATES}:
             raise FairError(f"{key}={settings[key]!r} is not a key of any re-ranker here{did_you_mean(key, own)}")
     first = FairConfig(plan.models[0], dataset).internal_config_dict["seed"]
     plan.seeds = _seeds(seeds, int(first if start is None else start))

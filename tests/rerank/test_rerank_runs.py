@@ -12,7 +12,7 @@ import torch
 from rerank_oracle import make
 
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.registry import RERANKERS, get_reranker, get_trainer
+from recbole_fair.config.registry import get_reranker, get_trainer, rerankers
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.errors import FairError
 from recbole_fair.quick_start import evaluate_checkpoint, load_data_and_model, run_recbole_fair, sweep_checkpoint
@@ -55,7 +55,7 @@ def extra(name: str, trained: dict[str, str]) -> dict[str, Any]:
     return {"Random": {"reranker_pool": 8}, "PUFR": {"reranker_models": [trained["other"]]}}.get(name, {})
 
 
-@pytest.mark.parametrize("name", RERANKERS)
+@pytest.mark.parametrize("name", rerankers())
 def test_every_reranker_runs_on_a_checkpoint_with_every_metric(
     name: str, trained: dict[str, str], in_tmp: Path
 ) -> None:
