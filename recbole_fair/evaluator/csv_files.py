@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_fair.data.facts.groups import item_titles
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES
+from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.functional.exposure import item_counts, item_exposure
 from recbole_fair.evaluator.result import EvaluationResult

@@ -14,13 +14,13 @@ from metric_oracle import ckl, genre_shares, jaccard_to_others, ndcg, random_cas
 
 from recbole_fair.data.facts.groups import (
     interest_drift,
-    item_titles,
     load_item_groups,
     mainstream_scores,
     read_column,
     taste_groups,
 )
 from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import FairCollector, FairEvaluator
 from recbole_fair.evaluator import collector as collector_module
@@ -142,6 +142,7 @@ class FakeDataset:
             "user_id": ["[PAD]", *[f"u{n_users - n}" for n in range(1, n_users)]],
             "item_id": ["[PAD]", *[f"i{n_items - n}" for n in range(1, n_items)]],
         }
+        self.field2id_token = {field: np.array(tokens) for field, tokens in self.tokens.items()}
         self.field2token_id = {f: {t: n for n, t in enumerate(tokens)} for f, tokens in self.tokens.items()}
 
     def num(self, field: str) -> int:
@@ -159,16 +160,14 @@ def toy(tmp_path: Path) -> FakeDataset:
     )
     (tmp_path / "toy.item").write_text(
         "item_id:token\tmovie_title:token_seq\tclass:token_seq\tyear:float\n"
-        'i1\t"Half a quote\tA B\t1999\ni2\tTwo\t\t2000\ni3\tThree\tB B\t2001\nunknown\tX\tC\t1\n'
+        'i1\t"Half ""a"" quote"\tA B\t1999\ni2\tTwo\t\t2000\ni3\tThree\tB B\t2001\nunknown\tX\tC\t1\n'
     )
     return FakeDataset(tmp_path, 4, 5)
 
 
 def test_columns_follow_inner_ids(toy: FakeDataset) -> None:
     assert read_column(toy, "user", "gender", "x").values.tolist() == ["", "", "M", "F"]
-    titles = item_titles(toy)
-    assert titles is not None
-    assert titles.tolist() == ["", "", "Three", "Two", '"Half a quote']
+    assert item_titles(toy) == ["", "", "Three", "Two", 'Half "a" quote']
     groups = load_item_groups(toy, "class")
     assert groups.names == ("B", "A")  # C belongs to no item of the data set
     assert groups.matrix.toarray().tolist() == [[0, 0], [0, 0], [1, 0], [0, 0], [0.5, 0.5]]

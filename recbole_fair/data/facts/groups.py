@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.reading.table import Form, form_of, read_header, read_table
 from recbole_fair.errors import FairError
 
 Floats = npt.NDArray[np.float64]
@@ -52,15 +51,10 @@ class Column:
     values: npt.NDArray[np.object_]
 
 
-def _header(dataset: Any, side: str) -> tuple[str, dict[str, str]]:
-    """Path of the data set's user or item file, and its columns with their types."""
-    path = os.path.join(str(dataset.dataset_path), f"{dataset.dataset_name}.{side}")
-    if not os.path.isfile(path):
-        return path, {}
-    config = dataset.config
-    with open(path, encoding=config["encoding"] or "utf-8") as file:
-        names = file.readline().rstrip("\r\n").split(config["field_separator"] or "\t")
-    return path, {name.partition(":")[0]: name.partition(":")[2] for name in names}
+def _file(dataset: Any, side: str) -> tuple[Path, Form, dict[str, str]]:
+    """The data set's user or item file, its form, and its columns with their types; none if there is no such file."""
+    path, form = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{side}", form_of(dataset.config)
+    return path, form, read_header(path, form) if path.is_file() else {}
 
 
 def read_column(dataset: Any, side: str, name: str, key: str) -> Column:
@@ -81,7 +75,7 @@ def read_column(dataset: Any, side: str, name: str, key: str) -> Column:
     Raises:
         FairError: If there is no such file or column.
     """
-    path, columns = _header(dataset, side)
+    path, form, columns = _file(dataset, side)
     if not columns:
         raise FairError(f"{key} needs the column '{name}' of the {side}s, but there is no file {path}.")
     id_field = dataset.uid_field if side == "user" else dataset.iid_field
@@ -90,20 +84,13 @@ def read_column(dataset: Any, side: str, name: str, key: str) -> Column:
         raise FairError(f"{key} needs the column '{name}', which {path} does not have; its columns: {others}.")
     if id_field not in columns:
         raise FairError(f"{key} needs the column '{name}', but {path} has no id column '{id_field}'.")
-    frame = pd.read_csv(
-        path,
-        sep=dataset.config["field_separator"] or "\t",
-        encoding=dataset.config["encoding"] or "utf-8",
-        dtype=str,
-        header=0,
-        names=list(columns),
-        keep_default_na=False,
-        quoting=csv.QUOTE_NONE,
-    )
-    ids = frame[id_field].map(dataset.field2token_id[id_field])
-    known = ids.notna().to_numpy()
+    table = read_table(path, form, [id_field, name], as_text=True)
+    table.check_ids([id_field])
+    numbers = dataset.field2token_id[id_field]
     values = np.full(dataset.num(id_field), "", dtype=object)
-    values[ids[known].to_numpy(dtype=np.int64)] = frame[name].to_numpy(dtype=object)[known]
+    ids, cells = table.texts[id_field], table.texts[name].values
+    inner = np.array([numbers.get(text, -1) for text in ids.texts], dtype=np.int64)[ids.codes][::-1]
+    values[inner[inner >= 0]] = cells[::-1][inner >= 0]  # of several rows the first counts, as in RecBole
     return Column(name, columns[name], values)
 
 
@@ -122,7 +109,7 @@ def load_item_groups(dataset: Any, name: str | None, key: str = "group_field") -
         FairError: If no column is named, or it is missing, numeric or empty.
     """
     if not name:
-        path, _ = _header(dataset, "item")
+        path, _, _ = _file(dataset, "item")
         tokens = token_columns(dataset, "item")
         hint = f"the columns of {path} are {', '.join(tokens)}" if tokens else f"there is no usable column in {path}"
         raise FairError(f"{key} needs item groups: set group_field to an item column; {hint}.")
@@ -161,19 +148,9 @@ def column_weights(column: Column, separator: str | None = None) -> tuple[sparse
 
 def token_columns(dataset: Any, side: str) -> list[str]:
     """Columns of the user or item file that hold tokens, without the id; none if there is no such file."""
-    _, columns = _header(dataset, side)
+    _, _, columns = _file(dataset, side)
     id_field = dataset.uid_field if side == "user" else dataset.iid_field
     return [name for name, kind in columns.items() if kind.startswith("token") and name != id_field]
-
-
-def item_titles(dataset: Any) -> npt.NDArray[np.object_] | None:
-    """Title of each inner item id ``[n_items]``, from a column whose name holds ``title`` or ``name``; None without."""
-    _, columns = _header(dataset, "item")
-    for word in ("title", "name"):
-        for column in columns:
-            if word in column.lower() and column != dataset.iid_field:
-                return read_column(dataset, "item", column, "title").values
-    return None
 
 
 def group_distribution(items: Ids, rows: Ids, n_rows: int, groups: sparse.csr_matrix) -> Floats:
