@@ -30,7 +30,12 @@ _STAGES = {"RaCT": ("actor_pretrain", "critic_pretrain", "finetune"), "S3Rec": (
 _EVAL_ARGS = ("split", "order", "group_by", "mode")
 _CLIPPING = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
 _INTERVAL = r"[\[(]\s*(-?inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*,\s*(inf|[-+]?[\d.]+(e[-+]?\d+)?)\s*[\])]"
-_COUNT_FILTERS = ("user_inter_num_interval", "item_inter_num_interval")
+_COUNT_FILTERS = (
+    "user_inter_num_interval",
+    "item_inter_num_interval",
+    "entity_kg_num_interval",
+    "relation_kg_num_interval",
+)
 _RANKING_EVAL_ARGS: dict[str, Any] = {
     "split": {"RS": [0.8, 0.1, 0.1]},
     "order": "RO",

@@ -13,9 +13,11 @@ from recbole.data.dataset import Dataset
 from recbole.utils import url as recbole_url
 
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.data.reading.atomic_files import ensure_atomic_files, needs_time, read_header
+from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 from recbole_fair.data.reading.checks import check_dataset, filtering_errors
-from recbole_fair.data.reading.prepare import load_data
+from recbole_fair.data.reading.prepare import create_dataset, load_data
+from recbole_fair.data.reading.table import form_of, read_header
+from recbole_fair.data.reading.times import why_time
 from recbole_fair.errors import FairError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
@@ -36,7 +38,7 @@ def config_for(folder: Path, model: str = "BPR", **settings: Any) -> FairConfig:
 def load(config: FairConfig) -> Dataset:
     ensure_atomic_files(config)
     with filtering_errors(config):
-        dataset = Dataset(config)
+        dataset = create_dataset(config)
     check_dataset(config, dataset)
     return dataset
 
@@ -104,7 +106,7 @@ def test_known_data_set_is_downloaded_and_renamed(tmp_path: Path, monkeypatch: p
 )
 def test_files_that_cannot_be_used(tmp_path: Path, rows: list[str], header: str, model: str, says: str) -> None:
     with pytest.raises(FairError, match=says) as caught:
-        ensure_atomic_files(config_for(data(tmp_path, rows, header), model))
+        load(config_for(data(tmp_path, rows, header), model))
     assert "own.inter" in str(caught.value)
 
 
@@ -127,8 +129,7 @@ def test_files_in_another_encoding(model: str, tmp_path: Path, in_tmp: Path) -> 
 
 def test_a_byte_order_mark(tmp_path: Path) -> None:
     data(tmp_path, some_rows(), "\ufeff" + HEADER)
-    with pytest.raises(FairError, match="begins with a byte order mark"):
-        ensure_atomic_files(config_for(tmp_path))
+    assert load(config_for(tmp_path)).inter_num == len(some_rows())
 
 
 def test_what_recbole_cannot_read_is_a_sentence(tmp_path: Path, in_tmp: Path) -> None:
@@ -185,9 +186,9 @@ def test_missing_timestamps_do_not_matter_where_time_does_not(tmp_path: Path) ->
     rows = [row.rpartition("\t")[0] + "\t" for row in some_rows()]
     assert load(config_for(data(tmp_path, rows))).inter_num == len(rows)
     by_time = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "mode": "full"}}
-    assert needs_time(config_for(tmp_path, **by_time))
+    assert why_time(config_for(tmp_path, **by_time))
     with pytest.raises(FairError, match="eval_args order=TO splits by time"):
-        ensure_atomic_files(config_for(tmp_path, **by_time))
+        load(config_for(tmp_path, **by_time))
 
 
 def test_timestamps_are_loaded_without_being_asked_for(tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_benchmark_files_are_looked_for_by_name(tmp_path: Path) -> None:
 
 
 def test_header_keeps_order_and_types(small_data: Path) -> None:
-    header = read_header(small_data / "small" / "small.inter", config_for(small_data, name="small"))
+    header = read_header(small_data / "small" / "small.inter", form_of(config_for(small_data, name="small")))
     assert list(header.items()) == [
         ("user_id", "token"),
         ("item_id", "token"),

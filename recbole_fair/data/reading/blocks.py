@@ -29,9 +29,9 @@ _ZEROS = np.uint64(0x3030303030303030)
 _MOST_DIGITS = 15  # exact in double precision
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE | re.ASCII)
 #: What pandas, and so RecBole, takes for a missing number.
-MISSING_NUMBERS = frozenset(
-    "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|".split("|")
-)
+MISSING_NUMBERS = frozenset({"", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "null", "None", "n/a"}) | {
+    *("NaN", "nan", "-NaN", "-nan", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN")
+}
 
 
 class WidthError(Exception):

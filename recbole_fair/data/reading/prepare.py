@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.data.dataset import Dataset, KnowledgeBasedDataset
+from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import FeatureType, ModelType
@@ -19,6 +19,7 @@ from recbole_fair.data.batches.sequences import FairSequentialDataset, WindowLoa
 from recbole_fair.data.batches.tensor_columns import look_up_by_tensor
 from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 from recbole_fair.data.reading.checks import check_dataset, filtering_errors
+from recbole_fair.data.reading.quick import quick
 from recbole_fair.data.reading.times import keep_order_of_times
 
 logger = logging.getLogger(__name__)
@@ -54,16 +55,18 @@ def create_dataset(config: Any) -> Any:
     """
     module = importlib.import_module("recbole.data.dataset")
     special = getattr(module, f"{config['model']}Dataset", None)
-    if special is not None:
-        return special(config)
     kind = config["MODEL_TYPE"]
-    if kind == ModelType.KNOWLEDGE:
-        return KnowledgeBasedDataset(config)
-    if kind != ModelType.SEQUENTIAL:
-        return Dataset(config)
-    if config["benchmark_filename"] is not None or config["model"] in _NEEDS_PADDED_LISTS:
-        return module.SequentialDataset(config)
-    return FairSequentialDataset(config)
+    if special is not None:
+        found = special
+    elif kind == ModelType.KNOWLEDGE:
+        found = KnowledgeBasedDataset
+    elif kind != ModelType.SEQUENTIAL:
+        found = Dataset
+    elif config["benchmark_filename"] is not None or config["model"] in _NEEDS_PADDED_LISTS:
+        found = SequentialDataset
+    else:
+        found = FairSequentialDataset
+    return quick(found)(config)
 
 
 def keep_last_items(config: Any, dataset: Any) -> None:

@@ -68,8 +68,9 @@ def records(text: str, separator: str) -> Iterator[Record]:
         while True:
             lines.taken.clear()
             begin = reader.line_num + 1
-            cells = next(reader, None)
-            if cells is None:
+            try:
+                cells = next(reader)
+            except StopIteration:
                 return
             if lines.ended:
                 raise QuoteError(begin, None)

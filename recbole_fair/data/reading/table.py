@@ -1,7 +1,7 @@
 """One reading of atomic files: what stands in a cell is what comes out, and each slip is one sentence.
 
-Cells are text as it stands in the file, by the rules of Python's ``csv`` for quotes. Nothing is taken for missing but an
-empty cell, and in a column of numbers what pandas takes for none. Every row has as many cells as the header.
+Cells are text as it stands in the file, by the rules of Python's ``csv`` for quotes. Nothing is taken for missing but
+an empty cell, and in a column of numbers what pandas takes for none. Every row has as many cells as the header.
 """
 
 from __future__ import annotations
@@ -279,9 +279,7 @@ class _Spans:
         return line_of(row - first)
 
 
-def _read_blocks(
-    path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans
-) -> bool:
+def _read_blocks(path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans) -> bool:
     """Read a file without quotes around cells; False, with nothing of use read, if there are some."""
     separator = form.separator.encode()
     line = 2
@@ -365,9 +363,7 @@ def _decoded(data: bytes, path: Path, form: Form, line: int) -> str:
         raise wrong_encoding(path, form, line) from error
 
 
-def _read_records(
-    path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans
-) -> None:
+def _read_records(path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans) -> None:
     """Read a file record by record."""
     logger.info("%s has quoted cells or a rare separator, and is read the slow way.", path)
     with _opened(path) as file:

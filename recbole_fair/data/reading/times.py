@@ -1,4 +1,4 @@
-"""Timestamps in single precision, without losing the order of interactions."""
+"""Timestamps: who needs them, whether they are there, and their order in single precision."""
 
 from __future__ import annotations
 
@@ -9,10 +9,50 @@ import numpy as np
 import pandas as pd
 from recbole.utils import ModelType
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.config.traits import Traits
+from recbole_fair.data.reading.table import Table
+from recbole_fair.errors import FairError
+
 logger = logging.getLogger(__name__)
 
 
-def keep_order_of_times(config: Any, dataset: Any) -> None:
+def why_time(config: Settings) -> str:
+    """What the timestamps are needed for, as a clause; empty if for nothing."""
+    lists = config["benchmark_filename"] is not None  # finished splits hold each row's past items, in order
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL and not lists
+    if sequential or Traits.of(config["model_class"]).reads_time(config):
+        return f"{config['model']} reads histories in time"
+    if config["eval_args"]["order"] == "TO" and not lists:
+        return "eval_args order=TO splits by time"
+    if "drift" in (config["group_metrics"] or ()):
+        return "the table by interest drift needs it (group_metrics=null turns it off)"
+    return ""
+
+
+def check_times(config: Settings, table: Table) -> None:
+    """Check that every interaction has a time, where something goes by time.
+
+    Args:
+        config: the settings.
+        table: the interactions as they were read.
+
+    Raises:
+        FairError: naming file, line and what the times are needed for.
+    """
+    field, why = config["TIME_FIELD"], why_time(config)
+    if not why or field not in table.numbers:
+        return
+    times = table.numbers[field].values
+    bad = np.flatnonzero(~np.isfinite(times))
+    if len(bad):
+        raise FairError(
+            f"{table.path}: {len(bad)} of {len(times)} interactions have no timestamp in '{field}' "
+            f"(the first in line {table.line_of(int(bad[0]))}), and {why}: remove these rows or fill them in."
+        )
+
+
+def keep_order_of_times(config: Settings, dataset: Any) -> None:
     """Prepare a data set's timestamps for RecBole's conversion to single precision.
 
     A tensor of float32 tells Unix times of our days apart by the minute only, so that RecBole orders what happened

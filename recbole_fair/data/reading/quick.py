@@ -1,0 +1,293 @@
+"""RecBole's data sets, filled from our reading and prepared on arrays: the same tables, ids and splits in seconds."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_fair.data.reading.filters import Side, kept_rows, numbered
+from recbole_fair.data.reading.splits import Groups, Ints, by_ratio, by_time, leave_out
+from recbole_fair.data.reading.table import Table, TextColumn, form_of, read_header, read_table
+from recbole_fair.data.reading.times import check_times
+from recbole_fair.errors import FairError
+
+logger = logging.getLogger(__name__)
+
+_Objects = npt.NDArray[np.object_]
+_Part = tuple[pd.DataFrame, str, FeatureType]
+
+
+@cache
+def quick(kind: type[Dataset]) -> type[Dataset]:
+    """A class of data sets whose files are read and prepared by :class:`QuickReading`.
+
+    Args:
+        kind: RecBole's class, or one derived from it. One that reads files by itself is left as it is.
+    """
+    if kind._load_feat is not Dataset._load_feat:
+        logger.info("%s reads its files itself, the slow way.", kind.__name__)
+        return kind
+    return type(kind.__name__, (QuickReading, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class QuickReading(Dataset):
+    """What RecBole's data sets do on the way from files to splits, with the same outcome; mixed into each of them."""
+
+    inter_feat: Any  # a table before ``build``, columns of tensors after it
+    user_feat: Any
+    item_feat: Any
+
+    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        load_col, unload_col = self._get_load_and_unload_col(source)
+        if load_col == set():
+            return None
+        path, form = Path(filepath), form_of(self.config)
+        header = read_header(path, form)
+        columns = [
+            name
+            for name in header
+            if (load_col is None or name in load_col) and (unload_col is None or name not in unload_col)
+        ]
+        if source != "link":
+            self._note_columns({name: FeatureType(header[name]) for name in columns}, source)
+        if not columns:
+            logger.warning("No columns of %s are loaded.", path)
+            return None
+        table = read_table(path, form, columns)
+        if not table.n_rows:
+            what = "interactions" if source == FeatureSource.INTERACTION else "rows"
+            raise FairError(f"{path} has a header but no {what}.")
+        table.check_ids(self._id_fields())
+        if source == FeatureSource.INTERACTION:
+            check_times(self.config, table)
+        return self._frame(table, columns)
+
+    def _note_columns(self, columns: dict[str, FeatureType], source: FeatureSource | str) -> None:
+        for name, kind in columns.items():
+            self.field2source[name] = source
+            self.field2type[name] = kind
+            if not kind.value.endswith("seq"):
+                self.field2seqlen[name] = 1
+            if "float" in kind.value:
+                self.field2bucketnum[name] = 2
+
+    def _id_fields(self) -> list[str]:
+        """Columns in which every row must hold an id."""
+        fields = [self.uid_field, self.iid_field, *(self.config["preload_weight"] or {})]
+        for kind, own in (
+            ("entity", ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "ENTITY_ID_FIELD")),
+            ("relation", ("RELATION_ID_FIELD",)),
+            ("user", ()),
+            ("item", ()),
+        ):
+            fields += [*(self.config[key] for key in own), *(self.config[f"alias_of_{kind}_id"] or ())]
+        return fields
+
+    def _frame(self, table: Table, columns: Sequence[str]) -> pd.DataFrame:
+        """The table as RecBole's methods take it, ids as categories and sequences as arrays."""
+        frame: dict[str, Any] = {}
+        for name in columns:
+            if name in table.numbers:
+                frame[name] = table.numbers[name].values
+                continue
+            column = table.texts[name]
+            frame[name] = _tokens(column) if column.kind == "token" else self._sequences(table, name, column)
+        return pd.DataFrame(frame, copy=False)
+
+    def _sequences(self, table: Table, name: str, column: TextColumn) -> _Objects:
+        separator, most = self.config["seq_separator"], (self.config["seq_len"] or {}).get(name)
+        parts = np.empty(len(column.texts), dtype=object)
+        for number, text in enumerate(column.texts):
+            words = list(filter(None, text.split(separator)))
+            try:
+                parts[number] = np.array(words if column.kind == "token_seq" else [float(word) for word in words])
+            except ValueError as error:
+                line = table.line_of(int(np.argmax(column.codes == number)))
+                raise FairError(
+                    f"{table.path}, line {line}: the column '{name}' holds something that is not a sequence of "
+                    f"numbers ({error})."
+                ) from error
+        longest = max(map(len, parts))
+        if most and longest > most:
+            parts[:] = [part[:most] for part in parts]
+        self.field2seqlen[name] = min(most, longest) if most else longest
+        return parts[column.codes]
+
+    # -- filters and ids -----------------------------------------------------------------------------------------
+
+    def _filter_by_inter_num(self) -> None:
+        if self.uid_field is None or self.iid_field is None:
+            return
+        sides = []
+        for field, feat, key in (
+            (self.uid_field, self.user_feat, "user_inter_num_interval"),
+            (self.iid_field, self.item_feat, "item_inter_num_interval"),
+        ):
+            intervals = self._parse_intervals_str(self.config[key])
+            codes, size, feature = numbered(self.inter_feat[field], None if feat is None else feat[field])
+            within = None if not intervals else lambda counts, ends=intervals: self._within_intervals(counts, ends)
+            sides.append(Side(codes, size, feature, within, intervals[0][1] if intervals else -1))
+        if sides[0].within is None and sides[1].within is None:
+            return
+        self.inter_feat = self.inter_feat[kept_rows(*sides)]
+        if self.user_feat is not None:
+            self.user_feat = self.user_feat[sides[0].kept]
+        if self.item_feat is not None:
+            self.item_feat = self.item_feat[sides[1].kept]
+
+    def _reset_index(self) -> None:
+        # Rows that a filter took are views; what follows writes into them.
+        for name in self.feat_name_list:
+            feat: pd.DataFrame = getattr(self, name)
+            if feat.empty:
+                raise ValueError("Some feat is empty, please check the filtering settings.")
+            setattr(self, name, feat.reset_index(drop=True))
+
+    def _remap(self, remap_list: list[_Part]) -> None:
+        """Number the tokens of columns that share one numbering, in order of appearance, from 1; 0 is no token."""
+        if not remap_list:
+            return
+        parts = [_local_numbers(*part) for part in remap_list]
+        numbers, found = pd.factorize(np.concatenate([texts for _, texts in parts]))
+        tokens = np.array(["[PAD]", *found])
+        token_id = {token: number for number, token in enumerate(tokens)}
+        ends = np.cumsum([len(texts) for _, texts in parts])[:-1]
+        for (feat, field, kind), (local, _), part in zip(remap_list, parts, np.split(numbers, ends), strict=True):
+            if field not in self.field2id_token:
+                self.field2id_token[field] = tokens
+                self.field2token_id[field] = token_id
+            ids = np.append(part + 1, 0)[local]  # -1, no token, is the last
+            if kind == FeatureType.TOKEN:
+                feat[field] = ids
+            else:
+                feat[field] = pd.Series(np.split(ids, np.cumsum(feat[field].agg(len))[:-1]), index=feat.index)
+
+    # -- what is said about the data -----------------------------------------------------------------------------
+
+    @property
+    def avg_actions_of_users(self) -> float:
+        """Mean number of interactions of the users that have any."""
+        return self._mean_actions(self.uid_field)
+
+    @property
+    def avg_actions_of_items(self) -> float:
+        """Mean number of interactions of the items that have any."""
+        return self._mean_actions(self.iid_field)
+
+    def _mean_actions(self, field: str) -> float:
+        ids = np.asarray(self.inter_feat[field])
+        return len(ids) / max(int(np.count_nonzero(np.bincount(ids))), 1)
+
+    # -- splits --------------------------------------------------------------------------------------------------
+
+    def split_by_ratio(self, ratios: Sequence[float], group_by: str | None = None) -> list[Dataset]:
+        """RecBole's split by ratios, of all rows or of each group's.
+
+        Args:
+            ratios: share of each part; they need not sum to 1.
+            group_by: column whose values make the groups.
+        """
+        shares = [ratio / sum(ratios) for ratio in ratios]
+        if group_by is None:
+            ends = [0, *self._calcu_split_ids(tot=len(self), ratios=shares), len(self)]
+            rows = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
+        else:
+            groups = Groups.of(self.inter_feat[group_by].numpy())
+            rows = by_ratio(groups, len(shares), lambda size: self._calcu_split_ids(tot=size, ratios=shares))
+        return self._parts(rows)
+
+    def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list[Dataset]:
+        """RecBole's split by each group's last rows.
+
+        Args:
+            group_by: column whose values make the groups.
+            leave_one_mode: ``valid_and_test``, ``valid_only`` or ``test_only``.
+
+        Raises:
+            ValueError: without a group.
+            NotImplementedError: for another mode.
+        """
+        if group_by is None:
+            raise ValueError("leave one out strategy require a group field")
+        empty = np.zeros(0, dtype=np.int64)
+        groups = Groups.of(self.inter_feat[group_by].numpy())
+        if leave_one_mode == "valid_and_test":
+            rows = leave_out(groups, 2)
+        elif leave_one_mode == "valid_only":
+            rows = [*leave_out(groups, 1), empty]
+        elif leave_one_mode == "test_only":
+            train, test = leave_out(groups, 1)
+            rows = [train, empty, test]
+        else:
+            raise NotImplementedError(f"The leave_one_mode [{leave_one_mode}] has not been implemented.")
+        return self._parts(rows)
+
+    def time_based_split(self, ratios: Sequence[float], group_by: str | None) -> list[Dataset]:
+        """RecBole's split at one time for all, the earlier rows of each group by ratios.
+
+        Args:
+            ratios: shares of training, validation and test.
+            group_by: column whose values make the groups.
+
+        Raises:
+            ValueError: without a group, or without timestamps.
+        """
+        if group_by is None:
+            raise ValueError("Time-based split strategy requires a group field")
+        if self.time_field not in self.inter_feat:
+            raise ValueError(f"Field [{self.time_field}] is not in inter_feat.")
+        shares = [ratio / sum(ratios) for ratio in ratios]
+        times = self.inter_feat[self.time_field].numpy()
+        early = times <= np.percentile(times, 100 * (1 - shares[-1]))
+        groups = Groups.of(self.inter_feat[group_by].numpy())
+        return self._parts(by_time(groups, early, shares[0] / (1 - shares[2])))
+
+    def _parts(self, rows: Sequence[Ints]) -> list[Dataset]:
+        self._drop_unused_col()
+        columns = self.inter_feat.interaction
+        parts = []
+        for part in rows:
+            index = torch.from_numpy(part)
+            parts.append(self.copy(Interaction({name: column[index] for name, column in columns.items()})))
+        return parts
+
+
+def _tokens(column: TextColumn) -> pd.Categorical:
+    """A column of tokens; an empty cell is none."""
+    texts, codes = column.texts, column.codes
+    empty = np.flatnonzero(texts == "")
+    if len(empty):
+        texts = np.delete(texts, empty)
+        codes = np.where(codes == empty[0], -1, codes - (codes > empty[0]))
+    return pd.Categorical.from_codes(codes, categories=pd.Index(texts, dtype=object))
+
+
+def _local_numbers(feat: pd.DataFrame, field: str, kind: FeatureType) -> tuple[Ints, _Objects]:
+    """Tokens of a column numbered among themselves in order of appearance, -1 for none; and these tokens."""
+    if kind == FeatureType.TOKEN:
+        column: Any = feat[field].array
+        if not isinstance(column, pd.Categorical):
+            codes, texts = pd.factorize(np.asarray(column, dtype=object))
+            return codes, texts
+        codes, found = pd.factorize(column.codes)
+        local = np.arange(len(found))
+        missing = np.flatnonzero(found == -1)
+        if len(missing):
+            local -= local > missing[0]
+            local[missing] = -1
+            found = np.delete(found, missing)
+        return local[codes], np.asarray(column.categories, dtype=object)[found]
+    codes, texts = pd.factorize(np.asarray(feat[field].agg(np.concatenate), dtype=object))
+    return codes, texts
