@@ -15,6 +15,7 @@ from recbole.utils import EvaluatorType, init_logger
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.traits import Traits
+from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
@@ -30,6 +31,7 @@ from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_
 from recbole_fair.runs.outputs import check_writable, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
+from recbole_fair.trainer.trainer import FairTrainerMixin
 
 __all__ = [
     "compare",
@@ -163,7 +165,7 @@ def _check_files(config: FairConfig) -> None:
         raise FairError(f"neurons_file={config['neurons_file']}: {config['model']} has no neurons to write.")
 
 
-def _warn_of_other_settings(config: FairConfig, trainer: Any) -> None:
+def _warn_of_other_settings(config: FairConfig, trainer: FairTrainerMixin) -> None:
     """Say which settings of training differ from those of the run that is gone on with."""
     own = trainer.trained_config()
     different = differing_settings(load_checkpoint(config["resume"])["config"], plain_config(own), own.model_class)
@@ -229,7 +231,12 @@ def objective_function(
 
 
 def _evaluate(
-    config: FairConfig, trainer: Any, test_data: Any, stages: Stages, shown: bool, reranker: ReRanker | None
+    config: FairConfig,
+    trainer: FairTrainerMixin,
+    test_data: EvaluationLoader | None,
+    stages: Stages,
+    shown: bool,
+    reranker: ReRanker | None,
 ) -> tuple[dict[str, Any], EvaluationResult | None]:
     """Test the model, a post-hoc model in each of its variants.
 
@@ -277,7 +284,7 @@ def _evaluate(
     return entries, final
 
 
-def _described(config: FairConfig, trainer: Any, stages: Stages) -> dict[str, Any]:
+def _described(config: FairConfig, trainer: FairTrainerMixin, stages: Stages) -> dict[str, Any]:
     """Entries of the result document on how the numbers were made."""
     popularity = trainer.eval_collector.popularity
     return {
@@ -296,11 +303,15 @@ AnyResult = TypeVar("AnyResult", bound=EvaluationDocument)
 
 
 def _finish(
-    config: FairConfig, trainer: Any, result: AnyResult, final: EvaluationResult | None, test_data: Any
+    config: FairConfig,
+    trainer: FairTrainerMixin,
+    result: AnyResult,
+    final: EvaluationResult | None,
+    test_data: EvaluationLoader | None,
 ) -> AnyResult:
     """Write what was asked for, the result first: what fails then is a warning, not the loss of what came before."""
     files: dict[str, Callable[[], None]] = {"result_file": lambda: write_document(config["result_file"], result)}
-    if final is not None:
+    if final is not None and test_data is not None:
         dataset = test_data._dataset
         files |= {
             "recommendations_file": lambda: write_recommendations(config["recommendations_file"], final, dataset),

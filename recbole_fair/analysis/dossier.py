@@ -13,6 +13,7 @@ import torch
 from recbole_fair.analysis import neuron_effects as on
 from recbole_fair.analysis.distances import distance_frame, has_umap, project
 from recbole_fair.analysis.populations import NAMES, Floats, Populations, activations, collect
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.reading.titles import item_titles
@@ -112,8 +113,8 @@ def _silent(items: Sequence[Any], title: str) -> Iterable[Any]:
 
 def neuron_dossier(
     trainer: Any,
-    train_data: Any,
-    eval_data: Any,
+    train_data: TrainingLoader,
+    eval_data: EvaluationLoader,
     options: Options,
     show: Callable[[Sequence[Any], str], Iterable[Any]] = _silent,
 ) -> NeuronDossier:
@@ -194,12 +195,12 @@ def neuron_dossier(
     )
 
 
-def _name_users(users: pd.DataFrame, dataset: Any) -> None:
+def _name_users(users: pd.DataFrame, dataset: DataSet) -> None:
     tokens = dataset.id2token(dataset.uid_field, users.pop("user").to_numpy())
     users.insert(2, "user_id", [str(token) for token in tokens])
 
 
-def _name_items(items: pd.DataFrame, dataset: Any) -> pd.DataFrame:
+def _name_items(items: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
     ids = items.pop("item").to_numpy()
     items.insert(3, "item_id", [str(token) for token in dataset.id2token(dataset.iid_field, ids)])
     titles = item_titles(dataset)
@@ -278,8 +279,8 @@ class SiteDossier:
 
 def site_dossier(
     trainer: Any,
-    train_data: Any,
-    eval_data: Any,
+    train_data: TrainingLoader,
+    eval_data: EvaluationLoader,
     options: Options,
     show: Callable[[Sequence[Any], str], Iterable[Any]] = _silent,
 ) -> SiteDossier:
@@ -317,7 +318,9 @@ def site_dossier(
 
 
 @torch.no_grad()
-def _biases(model: SPREE, train_data: Any, eval_data: Any, results: dict[str, Any]) -> pd.DataFrame:
+def _biases(
+    model: SPREE, train_data: TrainingLoader, eval_data: EvaluationLoader, results: dict[str, Any]
+) -> pd.DataFrame:
     """Popularity bias of each user's lists under every variant, and the estimate that the adaptive one moves by."""
     dataset = train_data._dataset
     histories = Histories.from_interactions(training_interactions(dataset))

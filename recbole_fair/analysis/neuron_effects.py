@@ -15,6 +15,7 @@ from scipy import sparse, stats
 
 from recbole_fair.analysis.grid import settings_of
 from recbole_fair.analysis.populations import NAMES, Floats, Ids, Populations, activations, blocks
+from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.model.popsteer.neurons import COLUMNS, choose_sigma, strongest_neurons
 from recbole_fair.runs.sweeper import Sweeper
 
@@ -246,7 +247,9 @@ def doubling(n: int) -> list[int]:
     return steps
 
 
-def reduction(trainer: Any, eval_data: Any, show: Show = iter, counts: Sequence[int] | None = None) -> pd.DataFrame:
+def reduction(
+    trainer: Any, eval_data: EvaluationLoader, show: Show = iter, counts: Sequence[int] | None = None
+) -> pd.DataFrame:
     """What lowering the strongest K' neurons of one side by one deviation does to the lists (PopSteer Figure 4).
 
     The deviation is the one that scales steering (``steer_sigma``). The users are encoded once.
@@ -276,14 +279,14 @@ def reduction(trainer: Any, eval_data: Any, show: Show = iter, counts: Sequence[
     return pd.DataFrame(rows)
 
 
-def surface(trainer: Any, eval_data: Any, grid: dict[str, list[float]], show: Show = iter) -> pd.DataFrame:
+def surface(trainer: Any, eval_data: EvaluationLoader, grid: dict[str, list[float]], show: Show = iter) -> pd.DataFrame:
     """Every metric over a grid of strengths (PopSteer Figure 6); one row a setting."""
     settings = settings_of(grid)
     with Sweeper(trainer, {"split": eval_data}) as sweeper:
         return pd.DataFrame([{**setting, **sweeper.measure(setting)["split"]} for setting in show(settings)])
 
 
-def variant_metrics(trainer: Any, eval_data: Any) -> pd.DataFrame:
+def variant_metrics(trainer: Any, eval_data: EvaluationLoader) -> pd.DataFrame:
     """Every metric of every variant of a post-hoc model as it is set; one row a variant."""
     rows = []
     with trainer.model.encoded_once(), trainer.remembered_batches():
@@ -293,5 +296,5 @@ def variant_metrics(trainer: Any, eval_data: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _metrics(trainer: Any, eval_data: Any) -> dict[str, float]:
+def _metrics(trainer: Any, eval_data: EvaluationLoader) -> dict[str, float]:
     return dict(trainer.evaluate(eval_data, load_best_model=False))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.errors import FairError
 
@@ -76,7 +77,7 @@ def head_share(inter: Interactions, head: Ids) -> Floats:
 
 
 @torch.no_grad()
-def real_vectors(model: Any, eval_data: Any) -> tuple[Tensor, Ids]:
+def real_vectors(model: Any, eval_data: EvaluationLoader) -> tuple[Tensor, Ids]:
     """Base representations ``[U, d]`` of the users of a split, and their inner ids; each user's first row counts.
 
     Args:
@@ -102,7 +103,9 @@ def real_vectors(model: Any, eval_data: Any) -> tuple[Tensor, Ids]:
     return torch.cat(vectors)[torch.from_numpy(first).to(device)], ids
 
 
-def collect(model: Any, train_data: Any, eval_data: Any, n_synthetic: int, seed: int) -> Populations:
+def collect(
+    model: Any, train_data: TrainingLoader, eval_data: EvaluationLoader, n_synthetic: int, seed: int
+) -> Populations:
     """Represent all three kinds of users with the base model.
 
     Args:

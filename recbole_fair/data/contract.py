@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +26,11 @@ class DataSet(Protocol):
         user_num: users with the padding user 0.
         item_num: items with the padding item 0.
         field2id_token: original id of each inner id, by column.
+        field2token_id: the inner ids, likewise.
         field2type: RecBole's type of each column.
+        field2seqlen: longest list of each column of lists.
+        dataset_name: its name.
+        dataset_path: the folder of its files.
     """
 
     config: Settings
@@ -39,7 +43,11 @@ class DataSet(Protocol):
     user_num: int
     item_num: int
     field2id_token: Mapping[str, npt.NDArray[np.str_]]
+    field2token_id: Mapping[str, Mapping[str, int]]
     field2type: Mapping[str, Any]
+    field2seqlen: MutableMapping[str, int]
+    dataset_name: str
+    dataset_path: str
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -49,6 +57,9 @@ class DataSet(Protocol):
 
     def get_user_feature(self) -> Any:
         """The table of users, likewise."""
+
+    def id2token(self, field: str, ids: Any) -> Any:
+        """Original ids of inner ones."""
 
     def num(self, field: str) -> int:
         """How many values a column of ids has, the padding's among them."""
@@ -67,6 +78,16 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[Any]:
         """The batches."""
+
+
+@runtime_checkable
+class _HoldsDataSet(Protocol):
+    _dataset: DataSet
+
+
+def dataset_of(data: Loader | DataSet) -> DataSet:
+    """The data set behind a loader, or the data set itself."""
+    return data._dataset if isinstance(data, _HoldsDataSet) else data
 
 
 class TrainingLoader(Loader, Protocol):

@@ -7,11 +7,14 @@ from collections import Counter
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.evaluator.collector import Collector, DataStruct
 from recbole.evaluator.register import Register
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader, dataset_of
 from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups, read_column
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
@@ -49,7 +52,7 @@ class FairCollector(Collector):
         n_candidates: How many of each user's best items are kept for a re-ranker, 0 for none.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Settings) -> None:
         register_metrics()
         super().__init__(config)
         self.options = MetricOptions.from_config(config)
@@ -69,13 +72,13 @@ class FairCollector(Collector):
         self._candidates: list[tuple[Tensor, Tensor]] = []
         self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
-    def data_collect(self, train_data: Any) -> None:
+    def data_collect(self, train_data: TrainingLoader | DataSet) -> None:
         """Take popularity and histories from the training split; a second call with the same split does nothing.
 
         Args:
             train_data: RecBole's training data loader, or the training data set itself.
         """
-        dataset = getattr(train_data, "_dataset", train_data)
+        dataset = dataset_of(train_data)
         if dataset is self._dataset:
             return
         self._dataset = dataset
@@ -88,7 +91,7 @@ class FairCollector(Collector):
         if self.ranking:
             self._read_what_metrics_need(dataset)
 
-    def _read_what_metrics_need(self, dataset: Any) -> None:
+    def _read_what_metrics_need(self, dataset: DataSet) -> None:
         """Read item groups and user columns, and fail now rather than after training if something is missing."""
         options, histories = self.options, self.histories
         assert histories is not None
@@ -111,18 +114,18 @@ class FairCollector(Collector):
         if any(g.name == DRIFT for g in options.group_metrics):
             self.facts.check_drift()
 
-    def use_validation_history(self, valid_data: Any | None) -> None:
+    def use_validation_history(self, valid_data: EvaluationLoader | DataSet | None) -> None:
         """Count validation interactions as history from now on (``metric_history: train_valid``, at test time).
 
         Args:
             valid_data: RecBole's validation loader or data set, or None to go back to training histories alone. Ignored
                 unless the configuration says ``train_valid``.
         """
-        wanted = valid_data is not None and self.options.metric_history == "train_valid"
-        self._later = training_interactions(getattr(valid_data, "_dataset", valid_data)) if wanted else None
+        wanted = self.options.metric_history == "train_valid"
+        self._later = training_interactions(dataset_of(valid_data)) if wanted and valid_data is not None else None
 
     def eval_batch_collect(
-        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor | None, positive_i: Tensor | None
+        self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor | None, positive_i: Tensor | None
     ) -> None:
         """Collect one batch.
 
@@ -162,7 +165,7 @@ class FairCollector(Collector):
         n_positives = torch.bincount(keys.div(n_items, rounding_mode="floor"), minlength=n_rows)
         self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows), values))
 
-    def _users(self, interaction: Any, n_rows: int) -> Tensor:
+    def _users(self, interaction: Interaction, n_rows: int) -> Tensor:
         users = interaction[self.config["USER_ID_FIELD"]].to(torch.long)
         if len(users) != n_rows:
             users = torch.unique_consecutive(users)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
@@ -16,7 +17,7 @@ from recbole_fair.evaluator.result import EvaluationResult
 from recbole_fair.io.atomic import atomic_file
 
 
-def per_user_table(result: EvaluationResult, dataset: Any) -> pd.DataFrame:
+def per_user_table(result: EvaluationResult, dataset: DataSet) -> pd.DataFrame:
     """One row a list: ``user_id`` and each per-user metric at each cutoff, empty where the metric leaves the user out.
 
     Args:
@@ -35,7 +36,7 @@ def per_user_table(result: EvaluationResult, dataset: Any) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def per_item_table(result: EvaluationResult, dataset: Any) -> pd.DataFrame:
+def per_item_table(result: EvaluationResult, dataset: DataSet) -> pd.DataFrame:
     """One row a catalogue item: id, title if known, popularity, segment, times recommended and exposure.
 
     Exposure is the sum of ``1 / log2(rank + 1)`` over the item's places.
@@ -77,7 +78,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(file, index=False)
 
 
-def write_per_user(path: str | Path, result: EvaluationResult, dataset: Any) -> None:
+def write_per_user(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:
     """Write :func:`per_user_table`.
 
     Args:
@@ -88,7 +89,7 @@ def write_per_user(path: str | Path, result: EvaluationResult, dataset: Any) -> 
     write_table(per_user_table(result, dataset), path)
 
 
-def write_per_item(path: str | Path, result: EvaluationResult, dataset: Any) -> None:
+def write_per_item(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:
     """Write :func:`per_item_table`.
 
     Args:

@@ -7,9 +7,11 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
+from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.evaluator import Evaluator
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.evaluator.bootstrap import interval, per_item_resamples, per_user_resamples
 from recbole_fair.evaluator.functional.exposure import lorenz_curve
 from recbole_fair.evaluator.group_values import UserGroups, grouped_values, metric_of, needs_of, user_groups
@@ -25,7 +27,7 @@ FULL_PRECISION = 15
 class _FullPrecision:
     """A configuration as RecBole's own metrics see it: everything as it is, but values are hardly rounded."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Settings) -> None:
         self._config = config
 
     def __getitem__(self, key: str) -> Any:
@@ -42,14 +44,14 @@ class FairEvaluator(Evaluator):
         options: Options of the metrics.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Settings) -> None:
         register_metrics()
         super().__init__(_FullPrecision(config))
         self.options = MetricOptions.from_config(config)
         needs_of(self.options)  # names a metric that cannot be grouped now, not after training
         self._found: dict[str, PerUser] = {}
 
-    def evaluate(self, dataobject: Any) -> OrderedDict[str, float]:
+    def evaluate(self, dataobject: DataStruct) -> OrderedDict[str, float]:
         """Compute the metrics of the configuration, as after every epoch.
 
         Args:
@@ -60,7 +62,7 @@ class FairEvaluator(Evaluator):
         """
         return self._metrics(dataobject).metrics
 
-    def result(self, dataobject: Any) -> EvaluationResult:
+    def result(self, dataobject: DataStruct) -> EvaluationResult:
         """Compute metrics, curves, groups and intervals, as for a final evaluation.
 
         Args:
@@ -107,7 +109,7 @@ class FairEvaluator(Evaluator):
                         key = f"{metric}@{k}"
                         row["intervals"][key] = interval(row["values"][key], values[:, column], *_bounds(key))
 
-    def _metrics(self, struct: Any) -> EvaluationResult:
+    def _metrics(self, struct: DataStruct) -> EvaluationResult:
         inputs = inputs_of(struct, self.options) if "rec.items" in struct else None
         values: OrderedDict[str, float] = OrderedDict()
         self._found = {}

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from recbole.evaluator import register
 from recbole.evaluator.base_metric import AbstractMetric
+from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.options import MetricOptions
@@ -46,7 +48,7 @@ def values_of(spec: MetricSpec, inputs: EvalInputs) -> tuple[OrderedDict[str, fl
     return values, None
 
 
-def inputs_of(struct: Any, options: MetricOptions) -> EvalInputs:
+def inputs_of(struct: DataStruct, options: MetricOptions) -> EvalInputs:
     """Make the inputs of the metrics from what was collected, once a struct.
 
     Args:
@@ -90,10 +92,10 @@ class FairMetric(AbstractMetric):
     metric_need = ("rec.items", "rec.topk", "data.num_items")
     spec: MetricSpec
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Settings) -> None:
         self.options = MetricOptions.from_config(config)
 
-    def calculate_metric(self, dataobject: Any) -> OrderedDict[str, float]:
+    def calculate_metric(self, dataobject: DataStruct) -> OrderedDict[str, float]:
         """Compute the metric at every cutoff.
 
         Args:

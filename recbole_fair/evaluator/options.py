@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
 
 MAINSTREAM, DRIFT, TASTE = "mainstream", "drift", "popularity_taste"
@@ -79,7 +80,7 @@ class MetricOptions:
         return max(self.topk)
 
     @classmethod
-    def from_config(cls, config: Any) -> MetricOptions:
+    def from_config(cls, config: Settings) -> MetricOptions:
         """Read the options from a configuration; a key that is absent or null takes this class's default.
 
         Args:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.config import Config
 from scipy import sparse
 
 from recbole_fair import __version__
@@ -92,7 +93,7 @@ def unpack_arrays(value: Any) -> Any:
     return {key: unpack_arrays(item) for key, item in value.items()}
 
 
-def plain_config(config: Any) -> dict[str, Any]:
+def plain_config(config: Config) -> dict[str, Any]:
     """The configuration as plain values; entries that cannot be (classes, devices) are left out."""
     plain = {}
     for key, value in config.final_config_dict.items():
@@ -120,7 +121,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         torch.save(payload, file)
 
 
-def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint of ours onto ``device``.
 
     Raises:

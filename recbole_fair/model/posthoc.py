@@ -12,10 +12,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.split import split_class
 from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users, user_columns
@@ -53,7 +56,7 @@ class PostHocModel(FairModel, AbstractRecommender):
     fitted: Tensor
     scored_batches: Callable[[Any], Iterator[tuple[Any, Tensor, Tensor | None, Tensor | None]]] | None = None
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__()
         base_class = split_class(self.base_class) if self.needs_split else self.base_class
         self.base = base_class(config, dataset)
@@ -65,14 +68,16 @@ class PostHocModel(FairModel, AbstractRecommender):
 
     # -- what a method writes ------------------------------------------------------------------------------------
 
-    def check_splits(self, train_data: Any, valid_data: Any) -> None:
+    def check_splits(self, train_data: TrainingLoader, valid_data: EvaluationLoader | None) -> None:
         """See, before the base is trained, that the intervention can be fitted on these loaders.
 
         Raises:
             FairError: naming what is missing.
         """
 
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Fit everything above the frozen base.
 
         Args:
@@ -97,7 +102,7 @@ class PostHocModel(FairModel, AbstractRecommender):
     # -- scoring -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user representations of the variant in use."""
         users: Tensor = self.base.represent_users(interaction)
         if self.variant == "base":
@@ -121,14 +126,14 @@ class PostHocModel(FairModel, AbstractRecommender):
         return remembered_users(self.base) if isinstance(self.base, SplitScoring) else nullcontext()
 
     @torch.no_grad()
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` scores of all items."""
         scores = self.represent_users(interaction) @ self.item_representations().t()
         bias = self.item_bias()
         return scores if bias is None else scores + bias
 
     @torch.no_grad()
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` scores of the interaction's own items."""
         item = interaction[self.base.ITEM_ID]
         # A user among sampled candidates has many rows: encoded once, and moved by the same noise in all of them.
@@ -142,7 +147,7 @@ class PostHocModel(FairModel, AbstractRecommender):
         bias = self.item_bias()
         return scores if bias is None else scores + bias[item]
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """There is none: the base is trained by its own trainer, the intervention is fitted."""
         raise NotImplementedError(f"{type(self).__name__} is fitted by PostHocTrainer, not by gradient steps.")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_fair.config.catalogue import RERANKER_PREFIX
+from recbole_fair.config.contract import Settings
 from recbole_fair.config.keys import Key
 from recbole_fair.errors import FairError
 from recbole_fair.rerank.facts import Facts
@@ -114,7 +115,7 @@ class ReRanker(ABC):
         return {field.name: key_of(field.name) for field in fields(cls)}
 
     @classmethod
-    def from_config(cls, config: Any) -> ReRanker:
+    def from_config(cls, config: Settings) -> ReRanker:
         """Make one from the configuration's ``reranker_*`` keys; ``seed`` is the run's when its own is not set.
 
         Raises:

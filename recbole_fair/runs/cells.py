@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_fair.analysis.systems import Cell
+from recbole_fair.data.contract import DataSet
 from recbole_fair.evaluator.result import EvaluationResult
 from recbole_fair.io.atomic import atomic_file
 
@@ -17,7 +18,7 @@ _PER_USER = "per_user/"
 
 
 def cell_of(
-    model: str, reranker: str | None, seed: int, result: EvaluationResult, dataset: Any, facts: dict[str, Any]
+    model: str, reranker: str | None, seed: int, result: EvaluationResult, dataset: DataSet, facts: dict[str, Any]
 ) -> Cell:
     """A cell out of an evaluation of full or sampled rankings.
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recbole.evaluator.collector import DataStruct
 from recbole.utils import init_logger
 
 from recbole_fair.analysis.systems import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.mask import Mask
+from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.options import MetricOptions
@@ -30,6 +32,7 @@ from recbole_fair.runs.outputs import versions, write_atomically
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
+from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +235,14 @@ class _Run:
                     self._fail(model, [reranker], seed, str(error))
 
     def _add(
-        self, model: str, reranker: str | None, seed: int, trainer: Any, test: Any, struct: Any, facts: dict[str, Any]
+        self,
+        model: str,
+        reranker: str | None,
+        seed: int,
+        trainer: FairTrainerMixin,
+        test: Any,
+        struct: DataStruct,
+        facts: dict[str, Any],
     ) -> None:
         config, start = self._config(model, reranker, seed), time.perf_counter()
         notes: list[str] = []
@@ -276,7 +286,7 @@ class _Run:
         }
         return trainer, loaders, facts
 
-    def _go_on(self, trainer: Any, config: FairConfig, seed: int) -> Any:
+    def _go_on(self, trainer: FairTrainerMixin, config: FairConfig, seed: int) -> Any:
         """Take up a training of the same model, data and settings that an interruption left behind."""
         own = trainer.trained_config()
         for path, content in checkpoints_alike(self._checkpoints(seed), own, trainer.fingerprint):
@@ -293,7 +303,7 @@ class _Run:
         return trainer
 
 
-def _held_out(struct: Any, dataset: Any) -> str:
+def _held_out(struct: DataStruct, dataset: DataSet) -> str:
     """Digest of who is tested on what, by the original ids."""
     bounds, items = struct["rec.positives"]
     users = struct["rec.users"].repeat_interleave(bounds.diff())

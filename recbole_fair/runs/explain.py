@@ -15,6 +15,7 @@ from recbole.utils import init_logger
 
 from recbole_fair.analysis.dossier import NeuronDossier, Options, SiteDossier, neuron_dossier, site_dossier
 from recbole_fair.analysis.populations import Floats
+from recbole_fair.config.contract import MutableSettings
 from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
@@ -141,7 +142,7 @@ def _make(folder: Path) -> None:
         raise FairError(f"output-dir={folder} cannot be made: {error.strerror or error}.") from error
 
 
-def _add_metrics(config: Any, wanted: Sequence[str]) -> None:
+def _add_metrics(config: MutableSettings, wanted: Sequence[str]) -> None:
     present = {str(metric).lower() for metric in config["metrics"]}
     config["metrics"] = [*config["metrics"], *(name for name in wanted if name.lower() not in present)]
 

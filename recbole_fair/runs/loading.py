@@ -20,6 +20,7 @@ from recbole_fair.config.keys import metric_parts
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
 from recbole_fair.config.registry import get_model, get_trainer
 from recbole_fair.config.rerankers import drop_old_settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
@@ -64,7 +65,7 @@ def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixi
     return trainer_class(config, net)
 
 
-def _new_model(config: FairConfig, dataset: Any) -> Any:
+def _new_model(config: FairConfig, dataset: DataSet) -> Any:
     """An untrained model; RecBole's later stages of training take the weights of the stage before.
 
     Raises:

@@ -9,11 +9,13 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 
 from recbole_fair import __version__
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.result import EvaluationResult
 from recbole_fair.io.atomic import atomic_file
@@ -31,7 +33,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None
         write(file)
 
 
-def check_writable(config: Any, keys: tuple[str, ...]) -> None:
+def check_writable(config: Settings, keys: tuple[str, ...]) -> None:
     """Make sure, before hours of training, that the files asked for can be written.
 
     Raises:
@@ -83,7 +85,7 @@ def write_each(files: Mapping[str, Callable[[], None]]) -> dict[str, str]:
     return failed
 
 
-def write_recommendations(path: str | Path, result: EvaluationResult, dataset: Any) -> None:
+def write_recommendations(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:
     """Write the lists as ``user_id,item_id,rank,score`` with the data set's own ids, rank 1 being the best.
 
     Args:

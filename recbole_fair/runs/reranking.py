@@ -11,7 +11,9 @@ from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.config.mask import Mask
+from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
@@ -21,11 +23,12 @@ from recbole_fair.model.contract import contract_of
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES, check_candidates
+from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
 
 
-def check_reranker(trainer: Any, reranker: ReRanker) -> None:
+def check_reranker(trainer: FairTrainerMixin, reranker: ReRanker) -> None:
     """Find out before training whether a re-ranker will be able to run.
 
     Args:
@@ -46,21 +49,28 @@ def check_reranker(trainer: Any, reranker: ReRanker) -> None:
             _read(trainer, file)
 
 
-def facts_of(trainer: Any) -> Facts:
+def facts_of(trainer: FairTrainerMixin) -> Facts:
     """What a trainer's splits tell a re-ranker: from training alone, unless ``metric_history`` says otherwise."""
     collector, config = trainer.eval_collector, trainer.config
+    assert collector.popularity is not None
+    assert collector.histories is not None
     known = {} if collector.groups is None else {collector.groups.field: collector.groups}
     return Facts(
         popularity=collector.popularity,
         histories=collector.histories,
-        dataset=trainer._train_data._dataset,
+        dataset=trainer.train_data._dataset,
         group_field=config["group_field"],
         masks_seen=Mask.of(config).unseen_candidates,
         known_groups=known,
     )
 
 
-def facts_of_split(trainer: Any, eval_data: Any = None, struct: Any = None, reranker: ReRanker | None = None) -> Facts:
+def facts_of_split(
+    trainer: FairTrainerMixin,
+    eval_data: EvaluationLoader | None = None,
+    struct: DataStruct | None = None,
+    reranker: ReRanker | None = None,
+) -> Facts:
     """What a re-ranker may know when it orders the lists of one split.
 
     Args:
@@ -78,7 +88,7 @@ def facts_of_split(trainer: Any, eval_data: Any = None, struct: Any = None, rera
 
 
 def evaluate_reranked(
-    trainer: Any, eval_data: Any, reranker: ReRanker, show_progress: bool = False
+    trainer: FairTrainerMixin, eval_data: EvaluationLoader, reranker: ReRanker, show_progress: bool = False
 ) -> tuple[EvaluationResult, EvaluationResult]:
     """Evaluate the model's own lists and the re-ranked ones in one pass; a post-hoc model's final variant.
 
@@ -101,7 +111,7 @@ def evaluate_reranked(
     return trainer.evaluator.result(struct), result
 
 
-def list_notes(reranker: ReRanker, config: Any) -> list[str]:
+def list_notes(reranker: ReRanker, config: Settings) -> list[str]:
     """What a reader of metrics at several cutoffs has to know about a re-ranker's lists."""
     *shorter, longest = sorted(set(config["topk"]))
     if reranker.builds_in_order or not shorter:
@@ -166,7 +176,7 @@ def new_ranks(places: Tensor, n_candidates: int) -> Tensor:
     return torch.where(at >= 0, at, torch.arange(n_candidates) + behind)
 
 
-def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tensor:
+def score_deviation(trainer: FairTrainerMixin, eval_data: EvaluationLoader, files: Sequence[str]) -> Tensor:
     """Standard deviation, between models, of each item's mean score over the users of a split.
 
     Args:
@@ -182,7 +192,7 @@ def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tenso
     try:
         for file in files:
             content = _read(trainer, file)
-            net = trainer.config.model_class(trainer.config, trainer._train_data._dataset).to(trainer.config["device"])
+            net = trainer.config.model_class(trainer.config, trainer.train_data._dataset).to(trainer.config["device"])
             try:
                 net.load_state_dict(content["state_dict"])
             except RuntimeError as error:
@@ -198,8 +208,8 @@ def score_deviation(trainer: Any, eval_data: Any, files: Sequence[str]) -> Tenso
     return torch.stack(means).std(0, correction=0)
 
 
-def _mean_scores(trainer: Any, eval_data: Any) -> Tensor:
-    total = count = torch.zeros(trainer.eval_collector.popularity.n_items, dtype=torch.double)
+def _mean_scores(trainer: FairTrainerMixin, eval_data: EvaluationLoader) -> Tensor:
+    total = count = torch.zeros(eval_data._dataset.item_num, dtype=torch.double)
     for _, scores, _, _ in trainer.scored_batches(eval_data):
         shown = scores > -torch.inf
         total = total + scores.double().masked_fill(~shown, 0.0).sum(0).cpu()
@@ -207,7 +217,7 @@ def _mean_scores(trainer: Any, eval_data: Any) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def _read(trainer: Any, file: str) -> dict[str, Any]:
+def _read(trainer: FairTrainerMixin, file: str) -> dict[str, Any]:
     content: dict[str, Any] = load_checkpoint(file, trainer.config["device"])
     name = trainer.config["model"]
     if content["model"] != name:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from recbole_fair.analysis.grid import Setting
 from recbole_fair.config.catalogue import strengths_of
+from recbole_fair.config.contract import Settings
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
@@ -19,6 +20,7 @@ from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, reranked_struct
+from recbole_fair.trainer.trainer import FairTrainerMixin
 
 
 def check_keys(model: str, model_class: type[Any], reranker: str | None, keys: Sequence[str]) -> None:
@@ -63,7 +65,7 @@ class Sweeper:
         reranker: name of the re-ranker that orders the lists; its other settings are those of the configuration.
     """
 
-    def __init__(self, trainer: Any, splits: Mapping[str, Any], reranker: str | None = None) -> None:
+    def __init__(self, trainer: FairTrainerMixin, splits: Mapping[str, Any], reranker: str | None = None) -> None:
         self.trainer, self.splits, self.reranker = trainer, dict(splits), reranker
         self.model: FairModel = trainer.contract
         self.strength_keys = self.model.strength_keys
@@ -112,7 +114,7 @@ class Sweeper:
         found = {}
         with self.model.use_variant(self.model.base_variant):
             for split, loader in self.splits.items():
-                found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+                found[split] = dict(self.trainer.evaluator.evaluate(self.trainer.collect(loader)))
         return found
 
     def measure(self, setting: Setting) -> dict[str, dict[str, float]]:
@@ -123,7 +125,7 @@ class Sweeper:
         for split, loader in self.splits.items():
             if self.reranker is None:
                 with self.model.use_variant(self.model.final_variant):
-                    found[split] = dict(self.trainer.evaluate(loader, load_best_model=False))
+                    found[split] = dict(self.trainer.evaluator.evaluate(self.trainer.collect(loader)))
                 continue
             struct, facts = self._candidates(split, ours, self._made(theirs))
             changed = reranked_struct(struct, self._made(theirs), facts)
@@ -167,7 +169,7 @@ class Sweeper:
 class _Overlay:
     """A configuration with some keys changed."""
 
-    def __init__(self, config: Any, changes: Mapping[str, Any]) -> None:
+    def __init__(self, config: Settings, changes: Mapping[str, Any]) -> None:
         self._config, self._changes = config, changes
 
     def __getitem__(self, key: str) -> Any:

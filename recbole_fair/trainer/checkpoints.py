@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
-from recbole_fair.config.contract import Settings, given_by_user
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import (
     load_checkpoint,
@@ -52,7 +52,7 @@ class CheckpointWriter:
         extra: entries besides the training's own (a post-hoc model's report, say).
     """
 
-    def __init__(self, config: Settings, model: AbstractRecommender) -> None:
+    def __init__(self, config: FairConfig, model: AbstractRecommender) -> None:
         self.config, self.model = config, model
         self.best: ModelState | None = None
         self.extra: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class CheckpointWriter:
             "model": self.config["model"],
             "dataset": self.config["dataset"],
             "config": plain_config(self.config),
-            "user_settings": given_by_user(self.config),
+            "user_settings": self.config.user_settings,
             "fingerprint": fingerprint,
             "state_dict": best["state_dict"],
             "other_parameter": pack_arrays(best["other_parameter"]),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from recbole.utils import init_seed
 
-from recbole_fair.config.contract import Settings
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.batches.pairs import PairLoader
 from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import split_interactions
@@ -34,7 +34,7 @@ class PartTrainer(FairTrainer):
 
     model: DecRS
 
-    def __init__(self, config: Settings, model: DecRS, part: str) -> None:
+    def __init__(self, config: FairConfig, model: DecRS, part: str) -> None:
         self.part = part
         super().__init__(config, model)
         self.checkpoint_extra["part"] = part
@@ -66,7 +66,7 @@ class DecRSTrainer(FairTrainer):
 
     model: DecRS
 
-    def __init__(self, config: Settings, model: DecRS) -> None:
+    def __init__(self, config: FairConfig, model: DecRS) -> None:
         super().__init__(config, model)
         self.checkpoint_extra |= {"part": None, "parts": {}, "decrs": model.report()}
         self._resume: tuple[str, str | None] | None = None

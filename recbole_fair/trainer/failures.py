@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
 
 
 @contextmanager
-def errors_named(config: Any) -> Iterator[None]:
+def errors_named(config: Settings) -> Iterator[None]:
     """Name the setting behind a missing label column or a product that 16 bits have no gradient for.
 
     Raises:

@@ -36,7 +36,6 @@ class PostHocTrainer(FairTrainer):
     """
 
     model: PostHocModel
-    config: FairConfig
 
     def __init__(self, config: FairConfig, model: PostHocModel) -> None:
         super().__init__(config, model)

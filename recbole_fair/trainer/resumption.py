@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import Loader
 from recbole_fair.errors import FairError
+
+if TYPE_CHECKING:
+    from recbole_fair.trainer.trainer import FairTrainerMixin
 
 # A checkpoint of another learner has another optimizer's state; one of another stage counts other epochs.
 _MUST_AGREE = ("learner", "train_stage")
@@ -20,12 +25,12 @@ _LOADERS = ("", "general_dataloader", "kg_dataloader")
 _PROGRESS = ("update", "Lt_history", "Lt_count")
 
 
-def loader_states(loader: Any) -> dict[str, torch.Tensor]:
+def loader_states(loader: Loader) -> dict[str, torch.Tensor]:
     """States of the generators of a training loader and of the loaders inside it, by attribute."""
     return {name: generator.get_state() for name, generator in _generators(loader).items()}
 
 
-def restore_loader(loader: Any, states: Mapping[str, torch.Tensor] | torch.Tensor | None) -> None:
+def restore_loader(loader: Loader, states: Mapping[str, torch.Tensor] | torch.Tensor | None) -> None:
     """Put back what :func:`loader_states` took; older checkpoints hold the loader's own state alone."""
     known = {"": states} if isinstance(states, torch.Tensor) else dict(states or {})
     for name, generator in _generators(loader).items():
@@ -33,7 +38,7 @@ def restore_loader(loader: Any, states: Mapping[str, torch.Tensor] | torch.Tenso
             generator.set_state(known[name].cpu())
 
 
-def _generators(loader: Any) -> dict[str, torch.Generator]:
+def _generators(loader: Loader) -> dict[str, torch.Generator]:
     inner = {name: getattr(loader, name, None) if name else loader for name in _LOADERS}
     found = {name: getattr(one, "generator", None) for name, one in inner.items()}
     return {name: generator for name, generator in found.items() if generator is not None}
@@ -64,7 +69,7 @@ def epochs_that_count(epochs: int, eval_step: int, validated: bool) -> int:
     return epochs - epochs % min(eval_step, epochs)
 
 
-def check_resumable(content: Mapping[str, Any], config: Any, resume_file: str | Path) -> None:
+def check_resumable(content: Mapping[str, Any], config: Settings, resume_file: str | Path) -> None:
     """Refuse a training state that the configuration cannot go on from.
 
     Raises:
@@ -81,7 +86,7 @@ def check_resumable(content: Mapping[str, Any], config: Any, resume_file: str | 
             )
 
 
-def optimizer_states(trainer: Any) -> dict[str, Any]:
+def optimizer_states(trainer: FairTrainerMixin) -> dict[str, Any]:
     """The state of every optimizer of a trainer: RecVAE's takes turns with two."""
     others = other_optimizers(trainer)
     states: dict[str, Any] = {"optimizer": trainer.optimizer.state_dict()}
@@ -91,7 +96,7 @@ def optimizer_states(trainer: Any) -> dict[str, Any]:
     return states
 
 
-def restore_optimizers(trainer: Any, training: Mapping[str, Any], resume_file: str | Path) -> None:
+def restore_optimizers(trainer: FairTrainerMixin, training: Mapping[str, Any], resume_file: str | Path) -> None:
     """Put back what :func:`optimizer_states` took.
 
     Raises:
@@ -118,7 +123,7 @@ def restore_optimizers(trainer: Any, training: Mapping[str, Any], resume_file: s
         ) from error
 
 
-def other_optimizers(trainer: Any) -> dict[str, Optimizer]:
+def other_optimizers(trainer: FairTrainerMixin) -> dict[str, Optimizer]:
     """Optimizers of a trainer besides ``optimizer``, by attribute."""
     found = {name: value for name, value in vars(trainer).items() if isinstance(value, Optimizer)}
     found.pop("optimizer", None)

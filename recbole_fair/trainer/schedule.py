@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
 from recbole_fair.trainer.resumption import other_optimizers
+
+if TYPE_CHECKING:
+    from recbole_fair.trainer.trainer import FairTrainerMixin
 
 
 class Schedule:
@@ -20,7 +24,7 @@ class Schedule:
         optimizer.register_step_post_hook(self._after_step)
 
     @classmethod
-    def of(cls, config: Any, trainer: Any) -> Schedule | None:
+    def of(cls, config: Settings, trainer: FairTrainerMixin) -> Schedule | None:
         """The schedule that a configuration asks for; None for a constant rate.
 
         Raises:

@@ -19,7 +19,7 @@ from recbole.trainer.trainer import PretrainTrainer, Trainer
 from recbole.utils import EvaluatorType, calculate_valid_score
 from torch import Tensor
 
-from recbole_fair.config.contract import Settings
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.contract import CountsEpochs, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.errors import FairError
@@ -69,7 +69,7 @@ class FairTrainerMixin(_RecBoleTrainer):
     writer_class: ClassVar[type[CheckpointWriter]] = CheckpointWriter
 
     model: AbstractRecommender
-    config: Settings
+    config: FairConfig
     saved_model_file: str
     optimizer: torch.optim.Optimizer
     epochs: int
@@ -83,7 +83,7 @@ class FairTrainerMixin(_RecBoleTrainer):
     best_valid_score: float
     best_valid_result: OrderedDict[str, float] | None
 
-    def __init__(self, config: Settings, model: AbstractRecommender) -> None:
+    def __init__(self, config: FairConfig, model: AbstractRecommender) -> None:
         if not config["single_spec"]:
             raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
         super().__init__(config, model)
@@ -126,7 +126,7 @@ class FairTrainerMixin(_RecBoleTrainer):
         """The variant of the model that the run is about."""
         return self.contract.final_variant
 
-    def trained_config(self) -> Settings:
+    def trained_config(self) -> FairConfig:
         """The configuration under which :meth:`fit` trains by gradient steps: a post-hoc model's base has its own."""
         return self.config
 
@@ -157,6 +157,17 @@ class FairTrainerMixin(_RecBoleTrainer):
             loaders = [data for data in (self._train_data, self._valid_data, self._test_data) if data is not None]
             self._fingerprint = data_fingerprint(*(data._dataset for data in loaders))
         return self._fingerprint
+
+    @property
+    def train_data(self) -> TrainingLoader:
+        """The training loader.
+
+        Raises:
+            ValueError: before the trainer has been told its splits.
+        """
+        if self._train_data is None:
+            raise ValueError("Call bind(train_data, ...) or fit(...) before evaluating.")
+        return self._train_data
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -303,7 +314,7 @@ class FairTrainerMixin(_RecBoleTrainer):
             "best_valid_result": dict(self.best_valid_result) if self.best_valid_result else None,
             **optimizer_states(self),
             "random": random_states(),
-            "loader": loader_states(self._train_data),
+            "loader": loader_states(self.train_data),
             "progress": progress_of(self.model),
         }
         self.checkpoints.write(path or self.saved_model_file, self.fingerprint, training, is_best=self.cur_step == 0)
@@ -447,8 +458,7 @@ class FairTrainerMixin(_RecBoleTrainer):
     @torch.no_grad()
     def scored_batches(self, eval_data: EvaluationLoader, show_progress: bool = False) -> Iterator[ScoredBatch]:
         """Batches of a split with the model's scores, masked as the evaluation masks them."""
-        if self._train_data is None:
-            raise ValueError("Call bind(train_data, ...) or fit(...) before evaluating.")
+        _ = self.train_data
         self.model.eval()
         if isinstance(eval_data, FullSortEvalDataLoader) and self.item_tensor is None:
             self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)

@@ -66,7 +66,7 @@ class ItemRows:
         """Position of each entry in the flattened matrix ``[n_rows * n_columns]``, long ``[n]``."""
         return self.rows * self.n_columns + self.columns
 
-    def to(self, device: Any) -> ItemRows:
+    def to(self, device: torch.device | str) -> ItemRows:
         """The same rows on a device."""
         return ItemRows(self.indptr.to(device), self.columns.to(device), self.n_columns)
 
@@ -115,7 +115,7 @@ class ItemRows:
         return {"indptr": self.indptr.cpu().numpy(), "columns": self.columns.cpu().numpy(), "n_columns": self.n_columns}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], device: Any = "cpu") -> ItemRows:
+    def from_arrays(cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu") -> ItemRows:
         """What :meth:`arrays` gave."""
         parts = [torch.from_numpy(np.asarray(arrays[name])).to(device) for name in ("indptr", "columns")]
         return cls(parts[0], parts[1], int(arrays["n_columns"]))

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader, UserDataLoader
+from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader, UserDataLoader
 from recbole.data.interaction import Interaction
 from torch import Tensor
+
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 
 
 class _Rows:
@@ -28,7 +31,7 @@ class _Rows:
         return row, self.items[torch.arange(len(row)) + first[row]]
 
 
-def same_batches(loader: Any, seed: int) -> Iterator[Any]:
+def same_batches(loader: NegSampleEvalDataLoader, seed: int) -> Iterator[Any]:
     """Batches of an evaluation loader that draws candidates: the same ones at every pass, for every model.
 
     RecBole draws them anew from the global generator each time, so that two evaluations of one model differ and models
@@ -57,7 +60,7 @@ def same_batches(loader: Any, seed: int) -> Iterator[Any]:
 class FullRankingLoader(FullSortEvalDataLoader):
     """RecBole's loader with the same batches; sequential data sets, which have no such step, are left to it."""
 
-    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+    def __init__(self, config: Settings, dataset: DataSet, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
         if not self.is_sequential:
             users = self.uid_list.numpy()
@@ -75,7 +78,7 @@ class FullRankingLoader(FullSortEvalDataLoader):
 class UserLoader(UserDataLoader):
     """RecBole's training batches of users without the padding user and without users who have no training item."""
 
-    def __init__(self, config: Any, dataset: Any, sampler: Any = None, shuffle: bool = True) -> None:
+    def __init__(self, config: Settings, dataset: DataSet, sampler: Any = None, shuffle: bool = True) -> None:
         users = np.unique(np.asarray(dataset.inter_feat[dataset.uid_field]))
         self._active = torch.from_numpy(users[users > 0])
         super().__init__(config, dataset, sampler, shuffle=True)

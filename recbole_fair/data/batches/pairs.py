@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction, cat_interactions
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.errors import FairError
 
@@ -33,7 +36,7 @@ class PairLoader:
         stream: number of the stream of random numbers; models trained one after another take different ones.
     """
 
-    def __init__(self, config: Any, dataset: Any, shuffle: bool = True) -> None:
+    def __init__(self, config: Settings, dataset: DataSet, shuffle: bool = True) -> None:
         self.config = config
         self._dataset = dataset
         self.shuffle = shuffle
@@ -109,10 +112,15 @@ class JoinedBatches:
         loader: a RecBole ``TrainDataLoader``; everything but the batches is taken from it.
     """
 
-    def __init__(self, config: Any, loader: Any) -> None:
+    def __init__(self, config: Settings, loader: TrainDataLoader) -> None:
         _batch_size(config)
-        self._loader = loader
+        self._loader, self._dataset = loader, loader._dataset
         self._joins = len(loader) > 1 and loader.sample_size % loader.step == 1
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator of RecBole's loader."""
+        return self._loader.generator
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -127,7 +135,7 @@ class JoinedBatches:
             yield cat_interactions(list(batches))
 
 
-def _batch_size(config: Any) -> int:
+def _batch_size(config: Settings) -> int:
     """``train_batch_size``, which has to be more than one row."""
     size = int(config["train_batch_size"])
     if size < 2:

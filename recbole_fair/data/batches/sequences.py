@@ -15,6 +15,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.config.traits import Traits
 from recbole_fair.data.batches.windows import (
     WINDOW_ITEMS,
@@ -159,7 +160,7 @@ class WindowLoader:
         shuffle: whether windows are shuffled within an epoch.
     """
 
-    def __init__(self, config: Any, dataset: Any, shuffle: bool = True) -> None:
+    def __init__(self, config: Settings, dataset: FairSequentialDataset, shuffle: bool = True) -> None:
         self.config = config
         self._dataset = dataset
         self.shuffle = shuffle

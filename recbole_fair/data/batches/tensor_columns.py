@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_fair.data.contract import DataSet
+
 
 class Columns(Interaction):
     """RecBole's columns, looked up without a detour.
@@ -25,7 +27,7 @@ class Columns(Interaction):
         return Interaction({name: column[index] for name, column in self.interaction.items()})
 
 
-def look_up_by_tensor(dataset: Any) -> None:
+def look_up_by_tensor(dataset: DataSet) -> None:
     """Let a data set's interactions, users and items be looked up by tensor, in place.
 
     Args:

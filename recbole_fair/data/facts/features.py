@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.groups import ItemGroups, column_weights, read_column, token_columns
 from recbole_fair.errors import FairError
 
@@ -58,7 +58,7 @@ class Features:
 
 
 def load_features(
-    dataset: Any, user_columns: str | Sequence[str], item_columns: str | Sequence[str], groups: ItemGroups | None
+    dataset: DataSet, user_columns: str | Sequence[str], item_columns: str | Sequence[str], groups: ItemGroups | None
 ) -> Features:
     """Features of the users and items of a data set.
 
@@ -110,7 +110,7 @@ def load_features(
     return Features(tables[0], tables[1], start)
 
 
-def _chosen(dataset: Any, side: str, columns: str | Sequence[str]) -> list[str]:
+def _chosen(dataset: DataSet, side: str, columns: str | Sequence[str]) -> list[str]:
     if columns == "all":
         return token_columns(dataset, side)
     return [columns] if isinstance(columns, str) else list(columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.reading.table import Form, form_of, read_header, read_table
 from recbole_fair.errors import FairError
@@ -51,13 +51,13 @@ class Column:
     values: npt.NDArray[np.object_]
 
 
-def _file(dataset: Any, side: str) -> tuple[Path, Form, dict[str, str]]:
+def _file(dataset: DataSet, side: str) -> tuple[Path, Form, dict[str, str]]:
     """The data set's user or item file, its form, and its columns with their types; none if there is no such file."""
     path, form = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{side}", form_of(dataset.config)
     return path, form, read_header(path, form) if path.is_file() else {}
 
 
-def read_column(dataset: Any, side: str, name: str, key: str) -> Column:
+def read_column(dataset: DataSet, side: str, name: str, key: str) -> Column:
     """Read one column of the atomic user or item file, whether or not RecBole loads it.
 
     The column is read beside the data set, not through ``load_col``: loading it there would make it an input of
@@ -94,7 +94,7 @@ def read_column(dataset: Any, side: str, name: str, key: str) -> Column:
     return Column(name, columns[name], values)
 
 
-def load_item_groups(dataset: Any, name: str | None, key: str = "group_field") -> ItemGroups:
+def load_item_groups(dataset: DataSet, name: str | None, key: str = "group_field") -> ItemGroups:
     """Item groups from a column of the item file; several values are separated by RecBole's ``seq_separator``.
 
     Args:
@@ -146,7 +146,7 @@ def column_weights(column: Column, separator: str | None = None) -> tuple[sparse
     return sparse.diags(1 / np.maximum(sizes, 1)) @ matrix, tuple(index)
 
 
-def token_columns(dataset: Any, side: str) -> list[str]:
+def token_columns(dataset: DataSet, side: str) -> list[str]:
     """Columns of the user or item file that hold tokens, without the id; none if there is no such file."""
     _, _, columns = _file(dataset, side)
     id_field = dataset.uid_field if side == "user" else dataset.iid_field

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recbole_fair.data.contract import DataSet
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -32,7 +34,7 @@ class Interactions:
         return len(self.user)
 
 
-def split_interactions(dataset: Any) -> Interactions:
+def split_interactions(dataset: DataSet) -> Interactions:
     """Un-augmented interactions of one split (training, validation or test).
 
     RecBole's sequential data sets hold one row a *target*, so that each user's first item is not a row; here it is
@@ -54,7 +56,7 @@ def split_interactions(dataset: Any) -> Interactions:
     return Interactions(user[order], item[order], time, int(dataset.user_num), int(dataset.item_num))
 
 
-def training_interactions(dataset: Any) -> Interactions:
+def training_interactions(dataset: DataSet) -> Interactions:
     """:func:`split_interactions` of the training split, under the name by which popularity is defined."""
     return split_interactions(dataset)
 
@@ -62,7 +64,7 @@ def training_interactions(dataset: Any) -> Interactions:
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], "npt.NDArray[np.float64] | None"]
 
 
-def _rows_of(dataset: Any) -> Columns:
+def _rows_of(dataset: DataSet) -> Columns:
     feat = dataset.inter_feat
     user = np.asarray(feat[dataset.uid_field]).astype(np.int64)
     item = np.asarray(feat[dataset.iid_field]).astype(np.int64)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.errors import FairError
 
@@ -82,7 +82,7 @@ def check_profile_length(length: int | str | None, window: int) -> None:
         )
 
 
-def profiles_of(config: Any, items: Tensor, inter: Interactions, window: int, seed: int) -> SyntheticProfiles:
+def profiles_of(config: Settings, items: Tensor, inter: Interactions, window: int, seed: int) -> SyntheticProfiles:
     """The synthetic users that ``synthetic_users`` and ``synthetic_length`` ask for.
 
     Args:

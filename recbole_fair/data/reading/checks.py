@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from recbole.utils import EvaluatorType
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 
 IntArray = NDArray[np.int64]
@@ -29,7 +30,7 @@ _EMPTY = ("feat is empty", "No feat", "at least one array")
 
 
 @contextmanager
-def filtering_errors(config: Any, step: str = "read") -> Iterator[None]:
+def filtering_errors(config: Settings, step: str = "read") -> Iterator[None]:
     """Turn RecBole's errors about files and filters into a sentence; wraps the loading of a data set.
 
     Args:
@@ -55,7 +56,7 @@ def filtering_errors(config: Any, step: str = "read") -> Iterator[None]:
         raise FairError(f"dataset={config['dataset']!r} cannot be {step}: {reason}.{hint}") from error
 
 
-def check_dataset(config: Any, dataset: Any) -> None:
+def check_dataset(config: Settings, dataset: DataSet) -> None:
     """Check a loaded data set before it is split.
 
     Args:
@@ -80,7 +81,7 @@ def check_dataset(config: Any, dataset: Any) -> None:
         _warn_of_repeats(config, users, items)
 
 
-def _check_features(config: Any, dataset: Any) -> None:
+def _check_features(config: Settings, dataset: DataSet) -> None:
     """RecBole's models with item features need these columns."""
     known = dataset.item_feat.columns if dataset.item_feat is not None else ()
     key = _FEATURES.get(config["model"])
@@ -93,7 +94,7 @@ def _check_features(config: Any, dataset: Any) -> None:
             )
 
 
-def _check_histories(config: Any, users: IntArray) -> None:
+def _check_histories(config: Settings, users: IntArray) -> None:
     """Each user needs an interaction to learn from and one to be tested on, where the split goes by user."""
     eval_args = config["eval_args"]
     if config["benchmark_filename"] or eval_args["group_by"] != "user":
@@ -118,7 +119,7 @@ def _check_histories(config: Any, users: IntArray) -> None:
         )
 
 
-def _warn_of_repeats(config: Any, users: IntArray, items: IntArray) -> None:
+def _warn_of_repeats(config: Settings, users: IntArray, items: IntArray) -> None:
     """A pair in both training and test is an answer given away."""
     pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
     repeated = len(pairs) - len(np.unique(pairs))
@@ -131,6 +132,6 @@ def _warn_of_repeats(config: Any, users: IntArray, items: IntArray) -> None:
         )
 
 
-def _nothing_left(config: Any) -> str:
+def _nothing_left(config: Settings) -> str:
     used = ", ".join(f"{key}={config[key]}" for key in _FILTERS if config[key] not in (None, "[0,inf)"))
     return f"dataset={config['dataset']!r}: no interaction is left after filtering ({used or 'no filter is set'})."

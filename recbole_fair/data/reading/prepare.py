@@ -12,11 +12,13 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import FeatureType, ModelType
 
+from recbole_fair.config.contract import MutableSettings, Settings, given_by_user
 from recbole_fair.config.traits import Traits, trained_class
 from recbole_fair.data.batches.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.batches.pairs import JoinedBatches, PairLoader
 from recbole_fair.data.batches.sequences import FairSequentialDataset, WindowLoader
 from recbole_fair.data.batches.tensor_columns import look_up_by_tensor
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 from recbole_fair.data.reading.checks import check_dataset, filtering_errors
 from recbole_fair.data.reading.quick import quick
@@ -30,7 +32,7 @@ _COPIES = 4  # of a score matrix that masking, top-k and the model's own work ho
 _FLOAT = 4
 
 
-def load_data(config: Any) -> tuple[Any, Any, Any]:
+def load_data(config: MutableSettings) -> tuple[Any, Any, Any]:
     """Loaders of training, validation and test for a configuration, from the atomic files on disk.
 
     Raises:
@@ -47,7 +49,7 @@ def load_data(config: Any) -> tuple[Any, Any, Any]:
         return data_preparation(config, dataset)
 
 
-def create_dataset(config: Any) -> Any:
+def create_dataset(config: Settings) -> Any:
     """The data set of a configuration.
 
     RecBole's special data sets (``<Model>Dataset``) stay as they are; sequential models get
@@ -69,7 +71,7 @@ def create_dataset(config: Any) -> Any:
     return quick(found)(config)
 
 
-def keep_last_items(config: Any, dataset: Any) -> None:
+def keep_last_items(config: Settings, dataset: DataSet) -> None:
     """Cut the lists of past items in finished splits to the last ``MAX_ITEM_LIST_LENGTH``, as far back as models see.
 
     RecBole leaves them as long as they are, which a model with so many positions cannot read.
@@ -93,7 +95,7 @@ def keep_last_items(config: Any, dataset: Any) -> None:
     logger.info("%d of %d rows have more than %d past items: the last ones are read.", longer, len(feat), most)
 
 
-def users_per_batch(config: Any, n_items: int) -> int:
+def users_per_batch(config: Settings, n_items: int) -> int:
     """Users that one batch of full ranking may hold within ``eval_memory_mb``.
 
     Counted are the score matrix with its working copies, for sequential models the encoder's activations, and for
@@ -109,30 +111,30 @@ def users_per_batch(config: Any, n_items: int) -> int:
     return max(1, budget // per_user)
 
 
-def trains_on_windows(config: Any) -> bool:
+def trains_on_windows(config: Settings) -> bool:
     """Whether the model (or its base model) learns from windows, all positions at once."""
     by_windows = Traits.of(trained_class(config["model_class"])).reads_windows
     return config["train_positions"] == "all" and by_windows
 
 
-def samples_items(config: Any) -> bool:
+def samples_items(config: Settings) -> bool:
     """Whether training compares a user's items with sampled ones."""
     return (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
 
 
-def trains_on_pairs(config: Any) -> bool:
+def trains_on_pairs(config: Settings) -> bool:
     """Whether the model learns from labelled pairs whose negatives are drawn uniformly."""
     args = config["train_neg_sample_args"]
     uniform = samples_items(config) and args.get("distribution") == "uniform" and not args.get("dynamic")
     return uniform and Traits.of(config["model_class"]).reads_pairs
 
 
-def trains_on_users(config: Any) -> bool:
+def trains_on_users(config: Settings) -> bool:
     """Whether the model (or its base model) learns from users' whole rows."""
     return Traits.of(trained_class(config["model_class"])).reads_users
 
 
-def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+def data_preparation(config: MutableSettings, dataset: DataSet) -> tuple[Any, Any, Any]:
     """Split a data set and make the loaders of training, validation and test.
 
     Full ranking takes as many users a batch as ``eval_memory_mb`` allows unless the user set ``eval_batch_size``,
@@ -168,7 +170,7 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         if len(split) == 0:
             evaluations.append(None)
             continue
-        if config["eval_args"]["mode"][phase] == "full" and "eval_batch_size" not in config.user_settings:
+        if config["eval_args"]["mode"][phase] == "full" and "eval_batch_size" not in given_by_user(config):
             users = users_per_batch(config, dataset.item_num)
             sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
             config["eval_batch_size"] = users if sequential else users * dataset.item_num

@@ -11,6 +11,7 @@ from recbole.utils import ModelType
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.config.traits import Traits
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.reading.table import Table
 from recbole_fair.errors import FairError
 
@@ -52,7 +53,7 @@ def check_times(config: Settings, table: Table) -> None:
         )
 
 
-def keep_order_of_times(config: Settings, dataset: Any) -> None:
+def keep_order_of_times(config: Settings, dataset: DataSet) -> None:
     """Prepare a data set's timestamps for RecBole's conversion to single precision.
 
     A tensor of float32 tells Unix times of our days apart by the minute only, so that RecBole orders what happened
@@ -68,7 +69,7 @@ def keep_order_of_times(config: Settings, dataset: Any) -> None:
     feat, field = dataset.inter_feat, dataset.time_field
     if field is None or not isinstance(feat, pd.DataFrame) or field not in feat or not _loses(feat[field]):
         return
-    times = feat[field].astype(np.float64)
+    times = np.asarray(feat[field], dtype=np.float64)
     if times.min() != 0:
         feat[field] = times - times.min()
         logger.info("'%s' counts from the first interaction: single precision does not hold the times apart.", field)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.reading.table import form_of, read_header, read_table
 
 _WORDS = ("title", "name")
 
 
-def item_titles(dataset: Any) -> list[str] | None:
+def item_titles(dataset: DataSet) -> list[str] | None:
     """Titles by inner item id, from the first item column whose name contains ``title``, else ``name``.
 
     The text of the data set's ``.item`` file, whether or not the column is loaded (titles are no input of a

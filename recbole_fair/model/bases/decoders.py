@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model import general_recommender as recbole
 from recbole.model.abstract_recommender import GeneralRecommender
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class DecoderSplit(Split, GeneralRecommender):
         layer: nn.Linear = self.decoder[-1]
         return layer
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` what goes into the last layer."""
         users: Tensor = self.decoder[:-1](self.hidden(self.get_rating_matrix(interaction[self.USER_ID])))
         return users
@@ -65,7 +66,7 @@ class RecVAESplit(DecoderSplit):
         layer: nn.Linear = self.decoder
         return layer
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` means of the latent values."""
         means: Tensor = self.encoder(self.get_rating_matrix(interaction[self.USER_ID]), dropout_prob=0.0)[0]
         return means
@@ -79,7 +80,7 @@ class CDAESplit(DecoderSplit):
         layer: nn.Linear = self.out_layer
         return layer
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` hidden values."""
         user = interaction[self.USER_ID]
         users: Tensor = self.h_act(torch.add(self.h_user(user), self.h_item(self.get_rating_matrix(user))))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model import general_recommender as recbole
 from recbole.model import knowledge_aware_recommender as knowledge
 from recbole.model.abstract_recommender import AbstractRecommender, GeneralRecommender
@@ -17,7 +18,7 @@ from recbole_fair.model.bases.split import Split
 class EmbeddingSplit(Split, GeneralRecommender):
     """Models whose score is the product of two embeddings (BPR, LINE)."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user embeddings."""
         users: Tensor = self.user_embedding(interaction[self.USER_ID])
         return users
@@ -31,7 +32,7 @@ class EmbeddingSplit(Split, GeneralRecommender):
 class ENMFSplit(EmbeddingSplit):
     """ENMF: a product with a weight a coordinate, which is counted to the user."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user embeddings times the weights of the coordinates."""
         return super().represent_users(interaction) * self.H_i.weight
 
@@ -39,7 +40,7 @@ class ENMFSplit(EmbeddingSplit):
 class CKESplit(Split, AbstractRecommender):
     """CKE: an item is its embedding plus that of its entity in the knowledge graph."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user embeddings."""
         users: Tensor = self.user_embedding(interaction[self.USER_ID])
         return users
@@ -53,7 +54,7 @@ class CKESplit(Split, AbstractRecommender):
 class SimpleXSplit(Split, GeneralRecommender):
     """SimpleX: a user is mixed of an own vector and the history; scores are cosines."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` of length 1."""
         user = interaction[self.USER_ID]
         mixed = self.get_UI_aggregation(
@@ -72,7 +73,7 @@ class FISMSplit(Split, GeneralRecommender):
     The user's own bias is left out: it moves all of a user's scores alike.
     """
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]``."""
         user = interaction[self.USER_ID]
         history = self.item_src_embedding(self.history_item_matrix[user]) * self.mask_mat[user].unsqueeze(-1)
@@ -94,7 +95,7 @@ class FISMSplit(Split, GeneralRecommender):
 class NCEPLRecSplit(Split, GeneralRecommender):
     """NCE-PLRec: a projection of the interactions that is computed, not trained."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` projected users."""
         users: Tensor = self.user_embeddings[interaction[self.USER_ID]]
         return users.float()
@@ -129,7 +130,7 @@ class DerivedSplit(Split, AbstractRecommender):
             self._kept = (version, *self.both_sides())
         return self._kept[1:]
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` users as they are after propagation."""
         return self._sides()[0][interaction[self.USER_ID]]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.general_recommender import Pop as RecBolePop
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import count_items
 
@@ -19,12 +20,12 @@ class Pop(RecBolePop):
     the default batch size the most popular items tie, and the ranking depends on the batch size.
     """
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         inter = training_interactions(dataset)
         self.item_cnt = torch.as_tensor(count_items(inter.item, inter.n_items), device=self.device).unsqueeze(1)
         self.max_cnt = self.item_cnt.max(dim=0).values
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Nothing is learnt: 0."""
         return torch.nn.Parameter(torch.zeros(1, device=self.device))

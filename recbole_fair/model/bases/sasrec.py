@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender.sasrec import SASRec as RecBoleSASRec
 from torch import Tensor, nn
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
+from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.dropout import fast_dropout
 from recbole_fair.model.bases.keys import SASREC_KEYS
@@ -40,7 +43,7 @@ class SASRec(Split, RecBoleSASRec):
     any_width: ClassVar[bool] = True
     encodes_positions: ClassVar[bool] = True
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         if config["hidden_size"] % config["n_heads"] != 0:
             raise FairError(
                 f"hidden_size={config['hidden_size']} is not a multiple of n_heads={config['n_heads']}; "
@@ -107,7 +110,7 @@ class SASRec(Split, RecBoleSASRec):
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Mean loss over the targets of the batch, in nats."""
         if WINDOW_ITEMS not in interaction:
             if self.loss_type != "CE":
@@ -133,7 +136,7 @@ class SASRec(Split, RecBoleSASRec):
 
     # -- scoring -------------------------------------------------------------------------------------------------
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` representations of the users' last positions (RecBole's ``seq_output``)."""
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         # No row needs columns beyond the longest sequence of the batch.
@@ -145,11 +148,11 @@ class SASRec(Split, RecBoleSASRec):
         weight: Tensor = self.item_embedding.weight
         return weight
 
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` scores of the interaction's own items."""
         users = self.represent_users(interaction)
         return (users * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=1)
 
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` scores of all items."""
         return self.represent_users(interaction) @ self.item_representations().t()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model import sequential_recommender as recbole
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class SequenceSplit(Split, SequentialRecommender):
 
     sequence_fields: ClassVar[tuple[str, ...] | None] = ()  # they read no list but that of the items
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each sequence."""
         users: Tensor = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         return users
@@ -69,7 +70,7 @@ class FDSASplit(SequenceSplit):
 class NextItNetSplit(SequenceSplit):
     """NextItNet: convolutions over the whole window, whose last column is the user."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each sequence."""
         users: Tensor = self.forward(interaction[self.ITEM_SEQ])
         return users
@@ -78,7 +79,7 @@ class NextItNetSplit(SequenceSplit):
 class CORESplit(SequenceSplit):
     """CORE: the user is a mean of items, and scores are cosines over a temperature."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` of length 1."""
         users: Tensor = self.forward(interaction[self.ITEM_SEQ])
         return users
@@ -105,7 +106,7 @@ class BERT4RecSplit(TransformerSplit):
         masked: Tensor = longer.scatter(1, item_seq_len.unsqueeze(1), self.mask_token)
         return masked[:, 1:]
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` what the model has at the mask token."""
         lengths = interaction[self.ITEM_SEQ_LEN]
         output = self.forward(self.reconstruct_test_data(interaction[self.ITEM_SEQ], lengths))
@@ -126,7 +127,7 @@ class BERT4RecSplit(TransformerSplit):
 class S3RecSplit(TransformerSplit):
     """S3Rec: a causal transformer whose table ends in a mask token."""
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` output at the last item."""
         output = self.forward(interaction[self.ITEM_SEQ], bidirectional=False)
         users: Tensor = self.gather_indexes(output, interaction[self.ITEM_SEQ_LEN] - 1)
@@ -143,7 +144,7 @@ class CaserSplit(SequenceSplit):
 
     reads_user_id: ClassVar[bool] = True
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each user and sequence."""
         users: Tensor = self.forward(interaction[self.USER_ID], interaction[self.ITEM_SEQ])
         return users
@@ -154,7 +155,7 @@ class SHANSplit(SequenceSplit):
 
     reads_user_id: ClassVar[bool] = True
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each user and sequence."""
         users: Tensor = self.forward(interaction[self.ITEM_SEQ], interaction[self.USER_ID])
         return users
@@ -183,7 +184,7 @@ class FOSSILSplit(SequenceSplit):
 
     reads_user_id: ClassVar[bool] = True
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each user and sequence."""
         sequences, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         users: Tensor = self.forward(sequences, lengths, interaction[self.USER_ID])
@@ -195,7 +196,7 @@ class HRMSplit(SequenceSplit):
 
     reads_user_id: ClassVar[bool] = True
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the model's output for each user and sequence."""
         sequences, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         users: Tensor = self.forward(sequences, interaction[self.USER_ID], lengths)
@@ -207,7 +208,7 @@ class FPMCSplit(SequenceSplit):
 
     reads_user_id: ClassVar[bool] = True
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, 2 d]`` the user's vector and that of the user's last item."""
         last = interaction[self.ITEM_SEQ].gather(1, (interaction[self.ITEM_SEQ_LEN] - 1).unsqueeze(1)).squeeze(1)
         return torch.cat([self.UI_emb(interaction[self.USER_ID]), self.LI_emb(last)], dim=1)

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class Split:
     encodes_positions: ClassVar[bool] = False
     sequence_fields: ClassVar[tuple[str, ...] | None] = None
 
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` representations of the users of a batch."""
         raise NotImplementedError
 

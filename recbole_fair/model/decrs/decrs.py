@@ -16,11 +16,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import EvaluatorType, InputType
 from torch import Tensor, nn
 
-from recbole_fair.config.contract import given_by_user
+from recbole_fair.config.contract import Settings, given_by_user
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.confounder import confounder_prior, normalized_drift
 from recbole_fair.data.facts.features import Features, load_features
 from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups
@@ -76,7 +78,7 @@ class DecRS(FairModel, GeneralRecommender):
     user_weights: Tensor | None
     item_weights: Tensor | None
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.LABEL = config["LABEL_FIELD"]
         self._by_value = config["eval_type"] == EvaluatorType.VALUE
@@ -106,7 +108,7 @@ class DecRS(FairModel, GeneralRecommender):
     # -- what it is made of --------------------------------------------------------------------------------------
 
     @classmethod
-    def reads_time(cls, config: Any) -> bool:
+    def reads_time(cls, config: Settings) -> bool:
         """Whether the model needs timestamps: for interest drift, so whenever something is mixed."""
         return config["mediator"] != "none" or bool(config["fusion_control"])
 
@@ -114,7 +116,7 @@ class DecRS(FairModel, GeneralRecommender):
     def _needs_drift(self) -> bool:
         return any(name in _PARTNERS for name in self.variants)
 
-    def _load_groups(self, config: Any, dataset: Any) -> ItemGroups | None:
+    def _load_groups(self, config: Settings, dataset: DataSet) -> ItemGroups | None:
         if config["unawareness"] and not self._needs_drift:
             return None
         groups = load_item_groups(dataset, config["group_field"], f"model={config['model']}")
@@ -123,7 +125,7 @@ class DecRS(FairModel, GeneralRecommender):
             logger.warning("group_field: every item is in '%s', which tells no items apart and fills the prior.", name)
         return groups
 
-    def _make_parts(self, config: Any, dataset: Any, names: list[str], histories: Histories) -> None:
+    def _make_parts(self, config: Settings, dataset: DataSet, names: list[str], histories: Histories) -> None:
         of_items = None if config["unawareness"] else self.groups
         features = load_features(dataset, config["user_features"], config["item_features"], of_items)
         if self.groups is not None and config["unawareness"] and self.groups.field in features.items.fields:
@@ -158,7 +160,7 @@ class DecRS(FairModel, GeneralRecommender):
                 torch.manual_seed(part_seed(config, name))
                 self.parts[name] = FactorizationMachine(tables, **options, **mediator)
 
-    def _weigh(self, config: Any, histories: Histories, counts: Tensor) -> None:
+    def _weigh(self, config: Settings, histories: Histories, counts: Tensor) -> None:
         """Weights of IPS, if they are wanted."""
         kind, clip = str(config["propensity"]), float(config["propensity_clip"])
         users = user_propensity(torch.from_numpy(histories.lengths), clip) if kind == "user" else None
@@ -166,7 +168,7 @@ class DecRS(FairModel, GeneralRecommender):
         self.register_buffer("user_weights", users, persistent=False)
         self.register_buffer("item_weights", items, persistent=False)
 
-    def _choose_inference(self, config: Any) -> None:
+    def _choose_inference(self, config: Settings) -> None:
         self.inference = str(config["inference"])
         self.fusion_alpha = float(config["fusion_alpha"])
         if self.inference not in self.variants:
@@ -274,7 +276,7 @@ class DecRS(FairModel, GeneralRecommender):
         return backbone
 
     @torch.no_grad()
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` logits of the interaction's own pairs; in an evaluation by value their probabilities."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
         scores = self._score(users, lambda machine: machine(users, items))
@@ -282,14 +284,14 @@ class DecRS(FairModel, GeneralRecommender):
         return scores.double().sigmoid() if self._by_value else scores
 
     @torch.no_grad()
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` logits of all items."""
         users = interaction[self.USER_ID]
         return self._score(users, lambda machine: machine.all_scores(users))
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Summed log loss of a batch under the machine that is being trained, see ``part``."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
         if self.LABEL not in interaction:
@@ -371,7 +373,7 @@ class DecRS(FairModel, GeneralRecommender):
             )
 
 
-def part_seed(config: Any, name: str) -> int:
+def part_seed(config: Settings, name: str) -> int:
     """Seed of one machine of a run: each has initial weights and sampled items of its own."""
     return (int(config["seed"] or 0) + _SEED_STEP * (BACKBONE, DECONFOUNDED, SECOND).index(name)) % _SEEDS
 

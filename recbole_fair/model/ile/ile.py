@@ -15,10 +15,13 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from recbole.data.interaction import Interaction
 from recbole.model.general_recommender import BPR
 from recbole.model.loss import BPRLoss
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
@@ -61,7 +64,7 @@ class PairwiseLosses(FairModel):
 
     pair_loss: ClassVar[str | None] = None
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)  # type: ignore[call-arg]
         model: Any = self
         found = [name for name, module in model.named_children() if type(module) is BPRLoss]
@@ -75,16 +78,16 @@ class PairwiseLosses(FairModel):
         setattr(model, found[0], PairLoss(getattr(model, found[0]).gamma))
         self._positive: str = config["ITEM_ID_FIELD"]
 
-    def positive_items(self, interaction: Any) -> Tensor:
+    def positive_items(self, interaction: Interaction) -> Tensor:
         """Positive item of each pair of a training batch, LongTensor ``[B]``."""
         items: Tensor = interaction[self._positive]
         return items
 
-    def pair_weights(self, interaction: Any) -> Tensor | None:
+    def pair_weights(self, interaction: Interaction) -> Tensor | None:
         """Weight of each pair in the model's loss ``[B]``, or None for all alike."""
         return None
 
-    def loss_and_pairs(self, interaction: Any) -> tuple[Any, Tensor]:
+    def loss_and_pairs(self, interaction: Interaction) -> tuple[Any, Tensor]:
         """The model's own training loss of a batch, and what it is made of.
 
         Args:
@@ -111,11 +114,11 @@ class PairwiseLosses(FairModel):
             )
         return loss, calls[0]
 
-    def pair_losses(self, interaction: Any) -> Tensor:
+    def pair_losses(self, interaction: Interaction) -> Tensor:
         """Unweighted loss of each pair of a training batch, float ``[B]``, with gradient."""
         return self.loss_and_pairs(interaction)[1]
 
-    def calculate_loss(self, interaction: Any) -> Any:
+    def calculate_loss(self, interaction: Interaction) -> Any:
         """The model's training loss of a batch, with the pairs weighted."""
         return self.loss_and_pairs(interaction)[0]
 
@@ -138,7 +141,7 @@ class ILE(PairwiseLosses):
     item_groups: Tensor
     _seen: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.ile_weight = float(config["ile_weight"])
         self.ile_distance = str(config["ile_distance"])
@@ -161,7 +164,7 @@ class ILE(PairwiseLosses):
         self._weight_now = self.ile_weight * risen
         self._seen.zero_()
 
-    def calculate_loss(self, interaction: Any) -> Any:
+    def calculate_loss(self, interaction: Interaction) -> Any:
         """The base model's loss plus the weighted distance of the group losses; in a tuple, its first entry."""
         loss, losses = self.loss_and_pairs(interaction)
         sums, counts = group_sums(losses, self.item_groups[self.positive_items(interaction)])
@@ -206,7 +209,7 @@ class IPS(PairwiseLosses):
 
     item_weights: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         inter = training_interactions(dataset)
         weights = inverse_propensity(
@@ -215,7 +218,7 @@ class IPS(PairwiseLosses):
         model: Any = self
         model.register_buffer("item_weights", weights.to(model.device), persistent=False)
 
-    def pair_weights(self, interaction: Any) -> Tensor:
+    def pair_weights(self, interaction: Interaction) -> Tensor:
         """Weight of each pair's positive item ``[B]``."""
         return self.item_weights[self.positive_items(interaction)]
 

@@ -19,6 +19,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.data.facts.profiles import check_profile_length, profiles_of
@@ -70,7 +72,7 @@ class PopSteer(PostHocModel):
     mean_popular: Tensor
     mean_unpopular: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self._config = config
         d = self.base.item_representations().shape[1]
@@ -126,7 +128,9 @@ class PopSteer(PostHocModel):
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Train the autoencoder, measure the neurons, and describe both; see :class:`PostHocModel`.
 
         Raises:
@@ -288,7 +292,7 @@ class PopSteer(PostHocModel):
 
     @torch.no_grad()
     def _describe_neurons(
-        self, last: Tensor, users: Tensor, inter: Interactions, dataset: Any, head: Tensor
+        self, last: Tensor, users: Tensor, inter: Interactions, dataset: DataSet, head: Tensor
     ) -> dict[str, Any]:
         """The strongest neurons of each side, with the items and the head share of the users who activate them."""
         table = self.neurons.cpu()
@@ -350,7 +354,7 @@ class PopSteerSASRec(PopSteer):
     type = SASRec.type
     sequence_fields = SASRec.sequence_fields
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         check_profile_length(config["synthetic_length"], int(self.base.max_seq_length))
 

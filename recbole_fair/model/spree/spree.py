@@ -22,6 +22,8 @@ from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import BERT4Rec
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_by_quantile
@@ -82,7 +84,7 @@ class SPREE(PostHocModel):
     mean_step: Tensor
     _known: dict[Any, Tensor] | None = None
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self._config = config
         parse_sites(config["spree_sites"], self.n_blocks, self.window)  # an impossible site fails before training
@@ -106,7 +108,7 @@ class SPREE(PostHocModel):
         """Longest sequence that the base model reads."""
         return int(self.base.max_seq_length)
 
-    def run_blocks(self, interaction: Any) -> Tensor:
+    def run_blocks(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user representations from a pass that calls every block as a module, so that hooks are called."""
         users: Tensor = self.base.represent_users(interaction)
         return users
@@ -115,7 +117,7 @@ class SPREE(PostHocModel):
         """Whether the activation at ``site`` is the user's representation, so that no hook is needed to edit it."""
         return False
 
-    def positions(self, interaction: Any, position: int) -> Tensor:
+    def positions(self, interaction: Interaction, position: int) -> Tensor:
         """``[B]`` column of a position counted from the end; a shorter sequence gives its first column."""
         lengths: Tensor = interaction[self.base.ITEM_SEQ_LEN]
         return (lengths + position).clamp_min(0)
@@ -134,7 +136,7 @@ class SPREE(PostHocModel):
             yield
 
     @torch.no_grad()
-    def activations(self, interaction: Any, sites: Sequence[Site]) -> list[Tensor]:
+    def activations(self, interaction: Interaction, sites: Sequence[Site]) -> list[Tensor]:
         """``[B, d]`` what the unsteered base has at each site."""
         if all(self.is_output(site) for site in sites):
             users = self.base.represent_users(interaction)
@@ -157,7 +159,7 @@ class SPREE(PostHocModel):
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
-    def check_splits(self, train_data: Any, valid_data: Any) -> None:
+    def check_splits(self, train_data: TrainingLoader, valid_data: EvaluationLoader | None) -> None:
         """See that there are validation users to learn from.
 
         Raises:
@@ -170,7 +172,9 @@ class SPREE(PostHocModel):
             )
 
     @torch.no_grad()
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Choose the site, take the direction, learn the bias; see :class:`PostHocModel`.
 
         Raises:
@@ -269,7 +273,7 @@ class SPREE(PostHocModel):
         return [torch.cat(parts) for parts in kept]
 
     def _measure_bias(
-        self, valid_data: Any, inter: Interactions, counts: Tensor, site: Site
+        self, valid_data: EvaluationLoader | None, inter: Interactions, counts: Tensor, site: Site
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Activations ``[U, d]`` and popularity bias ``[U]`` of the validation users under the base (Eq. 4)."""
         if self.scored_batches is None:
@@ -356,7 +360,7 @@ class SPREE(PostHocModel):
         return users + strength * self.estimate_bias(users).unsqueeze(1) * self.direction
 
     @torch.no_grad()
-    def represent_users(self, interaction: Any) -> Tensor:
+    def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user representations of the variant in use; at strength 0 the base's own, bit by bit."""
         site = Site(*self.site.tolist())
         if self._known is not None and self.fitted:
@@ -370,7 +374,7 @@ class SPREE(PostHocModel):
         with self._hooks({site.block: lambda hidden: self._steered(interaction, site, hidden)}):
             return self.run_blocks(interaction)
 
-    def _steered(self, interaction: Any, site: Site, hidden: Tensor) -> Tensor:
+    def _steered(self, interaction: Interaction, site: Site, hidden: Tensor) -> Tensor:
         """A copy of what leaves the site's block ``[B, L, d]``, edited at the site's position."""
         rows = torch.arange(len(hidden), device=hidden.device)
         columns = self.positions(interaction, site.position)
@@ -389,7 +393,7 @@ class SPREE(PostHocModel):
         finally:
             self._known = None
 
-    def _represent_from_memory(self, interaction: Any, site: Site) -> Tensor:
+    def _represent_from_memory(self, interaction: Interaction, site: Site) -> Tensor:
         """What :meth:`represent_users` gives, without repeating what does not depend on the strength."""
         if self.variant == "base" or self.is_output(site) or self.strength_of(self.variant) == 0:
             users = self._remembered(interaction, "users", lambda: self.base.represent_users(interaction))
@@ -398,7 +402,7 @@ class SPREE(PostHocModel):
         with self._replaced(site.block, self._steered(interaction, site, hidden)):
             return self.run_blocks(interaction)
 
-    def _hidden(self, interaction: Any, block: int) -> Tensor:
+    def _hidden(self, interaction: Interaction, block: int) -> Tensor:
         """``[B, L, d]`` what leaves a block (1 the first) of the unsteered base."""
         found: list[Tensor] = []
 
@@ -421,7 +425,7 @@ class SPREE(PostHocModel):
             for layer in layers:
                 del layer.forward
 
-    def _remembered(self, interaction: Any, what: str, compute: Callable[[], Tensor]) -> Tensor:
+    def _remembered(self, interaction: Interaction, what: str, compute: Callable[[], Tensor]) -> Tensor:
         """The result of ``compute`` for a batch of users, from memory inside :meth:`encoded_once`."""
         if self._known is None:
             return compute()
@@ -456,7 +460,7 @@ class SPREESASRec(SPREE):
     type = SASRec.type
     sequence_fields = SASRec.sequence_fields
 
-    def run_blocks(self, interaction: Any) -> Tensor:
+    def run_blocks(self, interaction: Interaction) -> Tensor:
         """RecBole's own pass over the blocks; SASRec's quicker one does not call them as modules."""
         sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
         width = max(int(lengths.max()), 1) if len(lengths) else 1

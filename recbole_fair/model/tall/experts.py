@@ -37,7 +37,7 @@ class StackedVAE(nn.Module):
         decoder_bias: ``[E, I]``.
     """
 
-    def __init__(self, n_experts: int, n_columns: int, latent: int, device: Any = None) -> None:
+    def __init__(self, n_experts: int, n_columns: int, latent: int, device: torch.device | str | None = None) -> None:
         super().__init__()
 
         def uniform(fan_in: int, *shape: int) -> nn.Parameter:

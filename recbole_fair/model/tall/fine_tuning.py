@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_fair.config.contract import Settings
 from recbole_fair.data.batches.item_rows import ItemRows
 from recbole_fair.model.posthoc import Progress
 from recbole_fair.model.tall.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
@@ -44,7 +45,7 @@ class Recipe:
     seed: int
 
     @classmethod
-    def of(cls, config: Any) -> Recipe:
+    def of(cls, config: Settings) -> Recipe:
         """From the ``lft_`` keys of a configuration."""
         return cls(
             epochs=int(config["lft_epochs"]),

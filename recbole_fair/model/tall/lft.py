@@ -11,6 +11,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall.experts import Bags
 from recbole_fair.model.tall.fine_tuning import Recipe, cost, fine_tuned
@@ -142,7 +144,7 @@ class FineTuned(LocalModel):
     base_class: ClassVar[type[Any]] = WL
     base_model_name: ClassVar[str] = "WL"
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.recipe = Recipe.of(config)
         self.smoothing = float(config["lft_smoothing"])
@@ -190,11 +192,13 @@ class LFT(FineTuned):
 
     scores: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.register_buffer("scores", torch.zeros(self.n_users, self.n_items - 1, device=self.device))
 
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Fine-tune a copy for each user; neither validation nor early stopping is involved."""
         users = self.active_users()
         groups = self._groups(self._profiles(users), np.arange(len(users)), users)
@@ -224,13 +228,15 @@ class EnLFT(FineTuned):
     keys = EXPERTS_KEYS
     similarity: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.n_experts = int(config["n_experts"])
         self.experts = self.make_experts(config)
         self.register_buffer("similarity", torch.zeros(self.n_users, self.n_experts, device=self.device))
 
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Choose anchors and fine-tune a copy around each."""
         users = self.active_users()
         unit = self._profiles(users)

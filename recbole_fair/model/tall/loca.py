@@ -11,8 +11,9 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from recbole_fair.config.contract import given_by_user
+from recbole_fair.config.contract import Settings, given_by_user
 from recbole_fair.data.batches.item_rows import ItemRows
+from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.model.posthoc import progress_bar
 from recbole_fair.model.tall.experts import Bags, sample
@@ -96,7 +97,7 @@ class LOCA(LocalModel):
 
     kernel: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.config = config
         self.n_experts = int(config["n_experts"])
@@ -105,7 +106,9 @@ class LOCA(LocalModel):
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
-    def fit_intervention(self, train_data: Any, valid_data: Any, show_progress: bool = False) -> dict[str, Any]:
+    def fit_intervention(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
+    ) -> dict[str, Any]:
         """Choose anchors and train their local models; see the class."""
         unread = [key for key in _OF_THE_BASE if key in given_by_user(self.config)]
         if unread:
@@ -155,7 +158,9 @@ class LOCA(LocalModel):
         near = epanechnikov(embeddings, embeddings[candidates], float(self.config["loca_test_h"])).t() > 0
         return candidates[cover(near, count)]
 
-    def _train(self, train_data: Any, valid_data: Any, kernel: Tensor, show_progress: bool) -> tuple[int, Tensor]:
+    def _train(
+        self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, kernel: Tensor, show_progress: bool
+    ) -> tuple[int, Tensor]:
         """Train all local models; returns the number of epochs and the best epoch of each model ``[E]``."""
         config, stack = self.config, self.experts
         optimizer = torch.optim.Adam(
@@ -230,7 +235,7 @@ def _by_expert(name: str, value: Tensor) -> Tensor:
 class _Validation:
     """NDCG of each local model on validation, over the users within its kernel."""
 
-    def __init__(self, model: LOCA, valid_data: Any) -> None:
+    def __init__(self, model: LOCA, valid_data: EvaluationLoader) -> None:
         inter = split_interactions(valid_data._dataset)
         labels = ItemRows.from_pairs(inter.user, inter.item, model.n_users, model.n_items).to(model.device)
         self.model = model

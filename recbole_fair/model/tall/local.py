@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.model.tall.experts import StackedVAE
@@ -27,7 +30,7 @@ class LocalModel(PostHocModel):
     variants = ("base", "local")
     needs_split: ClassVar[bool] = False
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.device = self.base.device
         self.rows = self.base.rows
@@ -44,7 +47,7 @@ class LocalModel(PostHocModel):
         return self.rows.lengths[users] > 0
 
     @torch.no_grad()
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` scores of all items by the variant in use; those of the padding item are -inf.
 
         Users without a local model get the base's scores.
@@ -65,12 +68,12 @@ class LocalModel(PostHocModel):
         return scores
 
     @torch.no_grad()
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` scores of pairs; each user is scored once."""
         users, back = torch.unique(interaction[self.USER_ID], return_inverse=True)
         return self.full_sort_predict({self.USER_ID: users})[back, interaction[self.ITEM_ID]]
 
-    def make_experts(self, config: Any) -> StackedVAE:
+    def make_experts(self, config: Settings) -> StackedVAE:
         """A stack of ``n_experts`` local models.
 
         Raises:

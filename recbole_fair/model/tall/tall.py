@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_fair.config.contract import given_by_user
+from recbole_fair.config.contract import Settings, given_by_user
 from recbole_fair.data.batches.item_rows import ItemRows
+from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.groups import mainstream_scores
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
@@ -57,7 +59,7 @@ class MultVAE(FairModel, GeneralRecommender):
 
     updates: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.histories = Histories.from_interactions(training_interactions(dataset))
         self.rows = ItemRows.from_pairs(self.histories.users, self.histories.items, self.n_users, self.n_items).to(
@@ -71,12 +73,12 @@ class MultVAE(FairModel, GeneralRecommender):
         self.experts = StackedVAE(self.n_experts, self.n_items - 1, int(config["latent_dimension"]), self.device)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long, device=self.device))
 
-    def _number_of_experts(self, config: Any) -> int:
+    def _number_of_experts(self, config: Settings) -> int:
         return 1
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Weighted mean of the users' cross-entropies on their training items, plus the annealed divergence."""
         users = interaction[self.USER_ID]
         users = users[self.training_rows.lengths[users] > 0]
@@ -124,7 +126,7 @@ class MultVAE(FairModel, GeneralRecommender):
     # -- scoring -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def full_sort_predict(self, interaction: Any) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items ``[B, n_items]``; those of the padding item are -inf."""
         users = interaction[self.USER_ID]
         scores = torch.full((len(users), self.n_items), -torch.inf, device=users.device)
@@ -143,7 +145,7 @@ class MultVAE(FairModel, GeneralRecommender):
         return None
 
     @torch.no_grad()
-    def predict(self, interaction: Any) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Scores of pairs ``[B]``; each user is scored once."""
         users, back = torch.unique(interaction[self.USER_ID], return_inverse=True)
         scores = self.full_sort_predict({self.USER_ID: users})
@@ -164,7 +166,7 @@ class WL(MultVAE):
 
     user_weights: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         exponent = float(config["wl_exponent"])
         scores = mainstream_scores(self.histories) if exponent > 0 else np.full(self.n_users, np.nan)
@@ -204,7 +206,7 @@ class TALL(MultVAE):
     user_weights: Tensor
     _seen: Tensor
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self.gate = str(config["gate"])
         self.gate_norm = str(config["gate_norm"])
@@ -230,7 +232,7 @@ class TALL(MultVAE):
         self.variant = self.final_variant
         self._name_idle_keys(config)
 
-    def _name_idle_keys(self, config: Any) -> None:
+    def _name_idle_keys(self, config: Settings) -> None:
         """Warn of keys that the user set and that cannot act beside the others."""
         gate = "n_experts=1" if self.n_experts == 1 else f"gate={self.gate}"
         idle: dict[str, str] = {}
@@ -253,7 +255,7 @@ class TALL(MultVAE):
             if key in given:
                 logger.warning("%s=%r has no effect with %s.", key, given[key], why)
 
-    def _number_of_experts(self, config: Any) -> int:
+    def _number_of_experts(self, config: Settings) -> int:
         return int(config["n_experts"])
 
     @property
