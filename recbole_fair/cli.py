@@ -225,8 +225,8 @@ def explain(
     """
     config_dict = read_settings(settings)
     try:
-        from recbole_fair.analysis.dossier import Options
         from recbole_fair.quick_start import explain_checkpoint
+        from recbole_fair.runs.dossiers.base import Options
 
         options = Options(map=map_, strongest=strongest, permutations=permutations)
         explain_checkpoint(path, output_dir, split, options, config_dict)

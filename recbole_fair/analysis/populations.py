@@ -15,9 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
-from recbole_fair.data.facts.interactions import Interactions, training_interactions
-from recbole_fair.errors import FairError
+from recbole_fair.data.facts.interactions import Interactions
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -74,70 +72,6 @@ def head_share(inter: Interactions, head: Ids) -> Floats:
     with np.errstate(invalid="ignore"):
         share: Floats = np.bincount(inter.user, weights=in_head, minlength=inter.n_users) / total
     return share
-
-
-@torch.no_grad()
-def real_vectors(model: Any, eval_data: EvaluationLoader) -> tuple[Tensor, Ids]:
-    """Base representations ``[U, d]`` of the users of a split, and their inner ids; each user's first row counts.
-
-    Args:
-        model: a post-hoc model.
-        eval_data: a full-ranking loader.
-
-    Raises:
-        FairError: if the loader does not rank all items.
-    """
-    # Sampled evaluation has a row a candidate, not a row a user.
-    from recbole.data.dataloader import FullSortEvalDataLoader
-
-    if not isinstance(eval_data, FullSortEvalDataLoader):
-        raise FairError("Explaining needs a validation or test split with full ranking: eval_args with mode: full.")
-    base = model.base
-    device = base.item_representations().device
-    vectors, users = [], []
-    for batch in eval_data:
-        interaction = batch[0]
-        vectors.append(base.represent_users(interaction.to(device)))
-        users.append(interaction[base.USER_ID].cpu().numpy())
-    ids, first = np.unique(np.concatenate(users), return_index=True)
-    return torch.cat(vectors)[torch.from_numpy(first).to(device)], ids
-
-
-def collect(
-    model: Any, train_data: TrainingLoader, eval_data: EvaluationLoader, n_synthetic: int, seed: int
-) -> Populations:
-    """Represent all three kinds of users with the base model.
-
-    Args:
-        model: a fitted PopSteer model.
-        train_data: the training loader.
-        eval_data: the loader whose users are the real ones: with validation, their histories are the training ones.
-        n_synthetic: users a side, at most.
-        seed: of the synthetic users; those that the neurons were measured on have the model's seed plus 1 and 2.
-
-    Raises:
-        FairError: for a split without full ranking, or a model that cannot say how such users are represented.
-    """
-    inter = training_interactions(train_data._dataset)
-    head, tail = model.profile_items(inter)
-    model.base.eval()
-    real, users = real_vectors(model, eval_data)
-    try:
-        sides = [_first(model.profile_vectors(items, inter, seed + side, n_synthetic), n_synthetic)
-                 for side, items in ((1, head), (2, tail))]  # fmt: skip
-    except NotImplementedError:
-        raise FairError(f"{type(model).__name__} does not say how users of popular items are represented.") from None
-    return Populations(sides[0], sides[1], real, users, inter, head.numpy(), tail.numpy())
-
-
-def _first(batches: Iterator[Tensor], n: int) -> Tensor:
-    kept, size = [], 0
-    for batch in batches:
-        kept.append(batch)
-        size += len(batch)
-        if size >= n:
-            break
-    return torch.cat(kept)[:n]
 
 
 @torch.no_grad()

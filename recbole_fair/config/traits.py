@@ -36,6 +36,8 @@ class Traits:
         base_class: the class of the trained model that it stands on.
         base_model_name: the name of the model whose settings its own build on.
         trainer_name: a trainer of the registry, or ``"module:Class"``.
+        dossier: a dossier of :mod:`recbole_fair.runs.dossiers`, or ``"module:Class"``; None where there is nothing to
+            explain.
         writes_neurons: whether there is a table of neurons to write.
     """
 
@@ -50,6 +52,7 @@ class Traits:
     base_class: type[Any] | None = None
     base_model_name: str | None = None
     trainer_name: str | None = None
+    dossier: str | None = None
     writes_neurons: bool = False
 
     @classmethod

@@ -44,10 +44,13 @@ class FairModel(Variants):
 
     Attributes:
         trainer_name: the trainer, a name of the registry or ``"module:Class"``; None for RecBole's choice.
+        dossier: the dossier that ``explain`` writes, a name of :mod:`recbole_fair.runs.dossiers` or ``"module:Class"``;
+            None where there is nothing to explain.
         writes_neurons: whether :meth:`write_neurons` does something.
     """
 
     trainer_name: ClassVar[str | None] = None
+    dossier: ClassVar[str | None] = None
     writes_neurons: ClassVar[bool] = False
 
     def begin_epoch(self, epoch: int) -> None:

@@ -15,15 +15,19 @@ from scipy import stats
 
 from recbole_fair.analysis import neuron_effects as on
 from recbole_fair.analysis.distances import distance_frame, paired_permutation, project, wasserstein
-from recbole_fair.analysis.dossier import Options, _clouds, neuron_dossier
-from recbole_fair.analysis.populations import NAMES, Populations, activations, collect
+from recbole_fair.analysis.populations import NAMES, Populations, activations
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.model.popsteer.neurons import choose_sigma
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+from recbole_fair.report.dossiers import neuron_entries
 from recbole_fair.report.neuron_figures import neuron_figures, save_figures
-from recbole_fair.runs.explain import explain_checkpoint, neuron_document
+from recbole_fair.runs.dossiers.base import Options
+from recbole_fair.runs.dossiers.measures import lowered_neurons
+from recbole_fair.runs.dossiers.neurons import NeuronsDossier, clouds_of
+from recbole_fair.runs.dossiers.users import collect
+from recbole_fair.runs.explain import explain_checkpoint
 from recbole_fair.runs.loading import config_of, load_trainer
 
 BASE = {
@@ -156,7 +160,7 @@ def test_lowering_neurons_equals_a_full_evaluation(
 ) -> None:
     trainer, loaders = loaded
     model = trainer.model
-    table = on.reduction(trainer, loaders[2], counts=[0, 1, 3])
+    table = lowered_neurons(trainer, loaders[2], counts=[0, 1, 3])
     reconstructed = evaluate_checkpoint(steered)["variants"]["reconstructed"]
     d, sigma = model.neurons[:, 6], choose_sigma(model.neurons, "group")
     for side, sign in (("popular", 1), ("unpopular", -1)):
@@ -188,7 +192,7 @@ def test_lowering_nothing_is_the_base_where_the_error_is_kept(loaded: tuple[Any,
     before = trainer.model.strengths
     trainer.model.set_strengths(keep_reconstruction_error=True)
     try:
-        table = on.reduction(trainer, loaders[2], counts=[0])
+        table = lowered_neurons(trainer, loaders[2], counts=[0])
         with trainer.model.use_variant("base"):
             base = trainer.evaluate(loaders[2], load_best_model=False)
     finally:
@@ -302,11 +306,11 @@ def test_without_steering_nobody_moves(loaded: tuple[Any, Any], populations: Pop
     try:
         for change in ({}, {"keep_reconstruction_error": True}, {"steer_mode": "dense"}):
             model.set_strengths(**{**before, **still, **change})
-            clouds, rows = _clouds(model, populations, 20, 0)
+            clouds, rows = clouds_of(model, populations, 20, 0)
             np.testing.assert_array_equal(clouds["real"], clouds["steered"])
             assert len(rows) == len(clouds["popular"]) == len(clouds["unpopular"]) == 20
         model.set_strengths(**before)
-        clouds, _ = _clouds(model, populations, 20, 0)
+        clouds, _ = clouds_of(model, populations, 20, 0)
         assert np.abs(clouds["real"] - clouds["steered"]).max() > 0.01
     finally:
         model.set_strengths(**before)
@@ -345,8 +349,8 @@ def test_a_dossier_of_neurons(steered: str, loaded: tuple[Any, Any], in_tmp: Pat
 
 def test_the_same_dossier_twice(loaded: tuple[Any, Any], in_tmp: Path) -> None:
     trainer, loaders = loaded
-    one, two = (neuron_dossier(trainer, loaders[0], loaders[1], SMALL) for _ in range(2))
-    assert neuron_document(one) == neuron_document(two)
+    one, two = (NeuronsDossier(trainer, loaders[0], loaders[1], SMALL).found for _ in range(2))
+    assert neuron_entries(one) == neuron_entries(two)
     for name, dossier in (("a", one), ("b", two)):
         save_figures({name: neuron_figures(dossier, ["ndcg@5"], trainer.model.strengths)["map"]}, in_tmp)
     assert (in_tmp / "a.svg").read_bytes() == (in_tmp / "b.svg").read_bytes()
@@ -361,11 +365,11 @@ def test_a_dossier_of_a_model_without_sequences(small_data: Path, in_tmp: Path) 
     path = run_recbole_fair("PopSteerBPR", "small", config_dict=settings)["checkpoint"]
     content = load_checkpoint(path)
     trainer, loaders = load_trainer(config_of(content, {}), content, path)
-    dossier = neuron_dossier(trainer, loaders[0], loaders[1], SMALL)
-    document = neuron_document(dossier)
-    assert "whose histories lean most to either side (6 and 6)" in document["notes"][0]
+    dossier = NeuronsDossier(trainer, loaders[0], loaders[1], SMALL).found
+    document = neuron_entries(dossier)
+    assert "whose histories lean most to either side (6 and 6)" in dossier.notes[0]
     single = evaluate_checkpoint(path)["variants"]
-    tested = neuron_dossier(trainer, loaders[0], loaders[2], SMALL).variants.set_index("variant")
+    tested = NeuronsDossier(trainer, loaders[0], loaders[2], SMALL).found.variants.set_index("variant")
     assert tested.loc["steered", "giniindex@5"] == pytest.approx(single["steered"]["giniindex@5"])
     # Its users are their own vectors.
     users = trainer.model.base.represent_users({"user_id": torch.tensor([3])})
@@ -393,7 +397,7 @@ def test_a_dossier_of_probes(small_data: Path, in_tmp: Path) -> None:
 
 def test_what_cannot_be_explained(steered: str, small_data: Path, in_tmp: Path) -> None:
     plain = run_recbole_fair("BPR", "small", config_dict={"data_path": str(small_data), "epochs": 1})["checkpoint"]
-    with pytest.raises(FairError, match="BPR, which has no neurons or probes"):
+    with pytest.raises(FairError, match="BPR, which has nothing to explain"):
         explain_checkpoint(plain)
     with pytest.raises(FairError, match="steer_mode=dense moves no neuron by an amount of its own"):
         explain_checkpoint(steered, config_dict={"steer_mode": "dense"})

@@ -57,6 +57,7 @@ class PopSteer(PostHocModel):
 
     keys = POPSTEER_KEYS
     variants = ("base", "reconstructed", "steered")
+    dossier = "neurons"
     writes_neurons = True
 
     alpha_pop: float = 2.0

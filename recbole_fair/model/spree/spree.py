@@ -73,6 +73,7 @@ class SPREE(PostHocModel):
 
     keys = SPREE_KEYS
     variants = ("base", "vanilla", "adaptive")
+    dossier = "sites"
 
     spree_strength: float = 8.0
     spree_adaptive: bool = True

@@ -1,0 +1,134 @@
+"""What the documents of dossiers hold, and what is printed of them: plain values, small enough for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_fair.analysis.dossier import NeuronDossier, SiteDossier
+from recbole_fair.analysis.populations import Floats
+from recbole_fair.report.documents import rows_of
+from recbole_fair.report.summary import number, text_table
+
+
+def neuron_entries(dossier: NeuronDossier) -> dict[str, Any]:
+    """A neuron dossier as plain values, small enough to be shown on a page: counts, not one entry a user or neuron."""
+    table = dossier.neurons
+    alive = table[table["alive"]]
+    d = alive["effect_size"].to_numpy()
+    largest = float(np.abs(d).max()) if len(d) else 1.0
+    share = dossier.head_share[~np.isnan(dossier.head_share)]
+    return {
+        "neurons": {
+            "count": len(table),
+            "alive": len(alive),
+            "popular": int((d > 0).sum()),
+            "unpopular": int((d < 0).sum()),
+            "above_1": int((d > 1).sum()),
+            "below_1": int((d < -1).sum()),
+        },
+        "effect_sizes": _histogram(d, (-largest, largest), 60),
+        "strongest": {side: [_one_neuron(dossier, j) for j in chosen] for side, chosen in dossier.strongest.items()},
+        "head_share": {
+            "users": len(share),
+            "histogram": _histogram(share, (0.0, 1.0), 50),
+            "quantiles": [float(q) for q in np.quantile(share, (0.05, 0.25, 0.5, 0.75, 0.95))] if len(share) else [],
+        },
+        "normality": rows_of(dossier.normality),
+        "reduction": rows_of(dossier.reduction),
+        "surface": rows_of(dossier.surface),
+        "map": None if dossier.map is None else _map_document(dossier.map, str(dossier.map_method)),
+        "distances": rows_of(dossier.distances),
+    }
+
+
+def _histogram(values: Floats, limits: tuple[float, float], bins: int) -> dict[str, list[float]]:
+    counts, edges = np.histogram(values, bins=bins, range=limits)
+    return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": counts.tolist()}
+
+
+def _one_neuron(dossier: NeuronDossier, neuron: int, most: int = 5) -> dict[str, Any]:
+    row = dossier.neurons[dossier.neurons["neuron"] == neuron].to_dict("records")[0]
+    responses = dossier.activations[dossier.activations["neuron"] == neuron]
+    users = dossier.users[dossier.users["neuron"] == neuron].head(most)
+    items = dossier.items[dossier.items["neuron"] == neuron]
+    keys = ("effect_size", "frequency", "weight", "shift", "head_share_of_top_users")
+    return {
+        "neuron": neuron,
+        **{key: float(row[key]) for key in keys},
+        "activations": {
+            response["population"]: {key: response[key] for key in response if key not in ("neuron", "population")}
+            for response in responses.to_dict("records")
+        },
+        "users": users["user_id"].tolist(),
+        **{
+            kind: [
+                {"item": item["item_id"], "title": item.get("title") or None}
+                for item in items[items["kind"] == kind].head(most).to_dict("records")
+            ]
+            for kind in ("history", "promoted")
+        },
+    }
+
+
+def _map_document(places: pd.DataFrame, method: str, most: int = 300) -> dict[str, Any]:
+    """The map with at most so many points a group: the first ones, so that real and steered users stay paired."""
+    groups = {
+        str(name): {axis: [float(f"{value:.4g}") for value in part[axis].head(most)] for axis in ("x", "y")}
+        for name, part in places.groupby("group", sort=False)
+    }
+    return {"method": method, "groups": groups}
+
+
+def site_entries(dossier: SiteDossier) -> dict[str, Any]:
+    """A SPREE dossier as plain values."""
+    bias = {}
+    for name in dossier.bias.columns.difference(["user_id", "estimate"], sort=False):
+        values = dossier.bias[name].dropna().to_numpy()
+        bias[str(name)] = {"mean": float(values.mean()), **_histogram(values, (-0.5, 0.5), 40)}
+    return {
+        "probe": rows_of(dossier.probe),
+        "list_length": dossier.list_length,
+        "calibration": rows_of(dossier.calibration),
+        "bias": bias,
+        "strength_curve": rows_of(dossier.strengths),
+    }
+
+
+def neuron_lines(document: Mapping[str, Any]) -> list[str]:
+    """Lines for the terminal: counts, the strongest neurons, distances."""
+    counts = document["neurons"]
+    lines = [
+        "",
+        f"{counts['alive']} of {counts['count']} neurons fire; {counts['above_1']} have an effect size above 1 (they "
+        f"answer to users of popular items), {counts['below_1']} below -1.",
+    ]
+    for side, entries in document["strongest"].items():
+        rows = [[str(entry["neuron"]), f"{entry['effect_size']:+.2f}", number(entry["head_share_of_top_users"], 2)]
+                for entry in entries[:5]]  # fmt: skip
+        named = [f"  {'; '.join(item['title'] or item['item'] for item in entry['promoted'][:4])}" for entry in entries]
+        table = text_table(["neuron", "d", "head share of top users"], rows)
+        header = f"{table[0]}  items that it promotes most"
+        lines += ["", f"Neurons that lean to {side} users", header, table[1]]
+        lines += [line + name for line, name in zip(table[2:], named, strict=False)]
+    lines += ["", "Distance (Wasserstein) of users' representations"]
+    rows = [
+        [f"to users of {row['to']} items", number(row["real"], 3), number(row["steered"], 3), f"{row['change']:+.3f}",
+         number(row["p_value"], 3)]
+        for row in document["distances"]
+    ]  # fmt: skip
+    return [*lines, *text_table(["", "real", "steered", "change", "p"], rows), ""]
+
+
+def site_lines(document: Mapping[str, Any]) -> list[str]:
+    """Lines for the terminal: probes and biases."""
+    rows = [
+        [f"block {row['block']}, position {row['position']}" + (" (chosen)" if row["chosen"] else ""),
+         number(row["accuracy"], 4)]
+        for row in document["probe"][-12:]
+    ]  # fmt: skip
+    bias = [[name, f"{entry['mean']:+.4f}"] for name, entry in document["bias"].items()]
+    return ["", *text_table(["site", "probe accuracy"], rows), "", *text_table(["lists of", "mean bias"], bias), ""]
