@@ -25,6 +25,7 @@ from recbole_fair.model.variants import Variants
 from recbole_fair.report.documents import EvaluationDocument, RunDocument, write_document
 from recbole_fair.report.group_tables import group_lines
 from recbole_fair.report.summary import metrics_table
+from recbole_fair.report.tables import intervention_tables
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
@@ -108,6 +109,10 @@ def run_recbole_fair(
     with stages("training"):
         best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=shown)
     trainer.load_best()
+    if "intervention" in trainer.checkpoint_extra:
+        report, validation = (trainer.checkpoint_extra[key] for key in ("intervention", "validation"))
+        for line in intervention_tables(report, validation, config["valid_metric"]):
+            logger.info(line)
     entries, final = _evaluate(config, trainer, test_data, stages, shown, reranker)
     result = RunDocument(
         best_valid_score=best_score,

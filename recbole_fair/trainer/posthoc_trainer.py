@@ -17,7 +17,6 @@ from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLo
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
 from recbole_fair.model.posthoc import PostHocModel
-from recbole_fair.report.tables import intervention_tables
 from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
@@ -73,10 +72,7 @@ class PostHocTrainer(FairTrainer):
         self.timings["intervention"] = time.perf_counter() - start
         validation = self.validate_variants(valid_data, show_progress)
         self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
-        found = self.keep_fitted(valid_data, saved)
-        for line in intervention_tables(report, validation, self.valid_metric):
-            logger.info(line)
-        return found
+        return self.keep_fitted(valid_data, saved)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.

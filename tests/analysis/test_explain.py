@@ -366,7 +366,6 @@ def test_a_dossier_of_a_model_without_sequences(small_data: Path, in_tmp: Path) 
     content = load_checkpoint(path)
     trainer, loaders = load_trainer(config_of(content, {}), content, path)
     dossier = NeuronsDossier(trainer, loaders[0], loaders[1], SMALL).found
-    document = neuron_entries(dossier)
     assert "whose histories lean most to either side (6 and 6)" in dossier.notes[0]
     single = evaluate_checkpoint(path)["variants"]
     tested = NeuronsDossier(trainer, loaders[0], loaders[2], SMALL).found.variants.set_index("variant")

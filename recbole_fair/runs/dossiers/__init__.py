@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_fair.config.registry import load_class
+from recbole_fair.config.imports import load_class_named
 from recbole_fair.config.traits import Traits
 from recbole_fair.runs.dossiers.base import Dossier
 
@@ -21,4 +21,6 @@ DOSSIERS = {
 def dossier_class(model_class: type[Any]) -> type[Dossier] | None:
     """The dossier of a model's class, None for one that has nothing to explain."""
     name = Traits.of(model_class).dossier
-    return None if name is None else load_class(DOSSIERS.get(name, name))
+    if name is None:
+        return None
+    return load_class_named("dossier", DOSSIERS.get(name, name), Dossier, "recbole_fair.runs.dossiers.base.Dossier")
