@@ -61,6 +61,11 @@ Examples:
   explain saved/PopSteerSASRec-checkpoint.pth
   explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
 """
+_IMPORT_EXAMPLES = """\b
+Examples:
+  import saved/SASRec-Jan-01-2023_10-00-00.pth
+  import old.pth --output=new.pth --data_path=data
+"""
 _REPORT_EXAMPLES = """\b
 Examples:
   report results
@@ -230,6 +235,25 @@ def explain(
 
         options = Options(map=map_, strongest=strongest, permutations=permutations)
         explain_checkpoint(path, output_dir, split, options, config_dict)
+    except KeyboardInterrupt:
+        _interrupted(None)
+
+
+@cli.command("import", context_settings=_SETTINGS, epilog=_IMPORT_EXAMPLES)
+@click.argument("path", metavar="OLD_CHECKPOINT", callback=_first)
+@click.option("--output", help="The new checkpoint.  [default: saved/OLD_CHECKPOINT-imported.pth]")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> None:
+    """Take over a checkpoint of plain RecBole (1.0 to 1.2.1) without running anything in it.
+
+    Weights and settings go into a safe checkpoint. Where the data are there, the validation score is computed again
+    and shown beside the one in the file.
+    """
+    config_dict = read_settings(settings)
+    try:
+        from recbole_fair.quick_start import import_checkpoint
+
+        import_checkpoint(path, output, config_dict)
     except KeyboardInterrupt:
         _interrupted(None)
 

@@ -20,6 +20,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.timing import Stages
 from recbole_fair.model.variants import Variants
 from recbole_fair.report.documents import EvaluationDocument, RunDocument, write_document
@@ -38,6 +39,7 @@ __all__ = [
     "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
+    "import_checkpoint",
     "load_data_and_model",
     "objective_function",
     "run_recbole_fair",
@@ -47,6 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     from recbole_fair.runs.compare import compare
     from recbole_fair.runs.explain import explain_checkpoint
+    from recbole_fair.runs.importing import import_checkpoint
     from recbole_fair.runs.sweep import sweep_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ logger = logging.getLogger(__name__)
 _STUDIES = {
     "compare": "recbole_fair.runs.compare",
     "explain_checkpoint": "recbole_fair.runs.explain",
+    "import_checkpoint": "recbole_fair.runs.importing",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
 }
 
@@ -142,7 +146,7 @@ def load_data_and_model(
     Raises:
         FairError: for a file that cannot be used, or data that are not those of the checkpoint.
     """
-    content = load_checkpoint(model_file)
+    content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     net, *loaders = load_model(config, content, model_file)
     return config, net, loaders[0]._dataset, *loaders
@@ -199,7 +203,7 @@ def evaluate_checkpoint(
         FairError: for a file that cannot be used or settings that do not fit it.
     """
     stages = Stages()
-    content = load_checkpoint(model_file)
+    content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
     init_logger(config)

@@ -20,6 +20,13 @@ KEYS: dict[str, Key] = {
     "trainer": Key("str", optional=True, what="trainer: a name, or module:Class; null: the model's", imports=True),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
     "learning_rate_warmup": Key("float", low=0, what="epochs over which the rate first rises from 0"),
+    # Data.
+    "time_order": Key(
+        "str",
+        choices=("exact", "recbole"),
+        what="order of interactions: exact times, or RecBole's in single precision",
+        scope="protocol",
+    ),
     # Evaluation.
     "eval_memory_mb": Key(
         "int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes", scope="machine"

@@ -14,7 +14,7 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
-from recbole_fair.io.checkpoint import load_checkpoint
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.report.documents import DossierDocument, write_document
 from recbole_fair.report.neuron_figures import save_figures
 from recbole_fair.runs.dossiers import dossier_class
@@ -52,7 +52,7 @@ def explain_checkpoint(
     if split not in ("valid", "test"):
         raise FairError(f"split={split!r} is not allowed: it must be valid or test.")
     options = options or Options()
-    content = load_checkpoint(model_file)
+    content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     refuse(changes, FILE_KEYS, "is for run and evaluate; a dossier writes files of its own")
     config = config_of(content, changes)

@@ -18,7 +18,8 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
 from recbole_fair.evaluator.metrics import INPUTS
-from recbole_fair.io.checkpoint import load_checkpoint, unpack_arrays
+from recbole_fair.io.checkpoint import unpack_arrays
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.contract import contract_of
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 from recbole_fair.rerank.pufr import PUFR
@@ -218,7 +219,7 @@ def _mean_scores(trainer: FairTrainerMixin, eval_data: EvaluationLoader) -> Tens
 
 
 def _read(trainer: FairTrainerMixin, file: str) -> dict[str, Any]:
-    content: dict[str, Any] = load_checkpoint(file, trainer.config["device"])
+    content: dict[str, Any] = open_checkpoint(file, trainer.config["device"])
     name = trainer.config["model"]
     if content["model"] != name:
         raise FairError(f"reranker_models: {file} is a checkpoint of {content['model']}, not of {name}.")

@@ -21,7 +21,8 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.directions import display_name, spec_of
-from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unused
+from recbole_fair.io.checkpoint import plain_config, unused
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
@@ -73,7 +74,7 @@ def sweep_checkpoint(
         raise FairError("The grid is empty: give at least one key with values.")
     x, y = (_metric_name(name) for name in (x, y))
     wanted = [x, y, *(_metric_name(bound_metric(text)) for text in subject_to)]
-    content = load_checkpoint(model_file)
+    content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
     for name in values:

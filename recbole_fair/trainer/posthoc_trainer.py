@@ -16,6 +16,7 @@ from recbole_fair.config.registry import get_trainer
 from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
@@ -151,11 +152,11 @@ class PostHocTrainer(FairTrainer):
         self.model.base.load_other_parameter(unpack_arrays(content.get("other_parameter")))
 
     def _read_base(self, path: str | Path, config: FairConfig) -> dict[str, Any]:
-        content = load_checkpoint(path, self.config["device"])
+        content = open_checkpoint(path, self.config["device"])
         name = self.model.base_model_name
         if content["model"] != name:
             raise FairError(f"base_model_file={path} is a checkpoint of {content['model']}, not of {name}.")
-        if self.fingerprint is not None and content["fingerprint"] != self.fingerprint:
+        if self.fingerprint is not None and content["fingerprint"] not in (None, self.fingerprint):
             raise FairError(
                 f"base_model_file={path} was trained on other data or another split than {self.config['dataset']} as "
                 "configured; use the same files, filters and eval_args."

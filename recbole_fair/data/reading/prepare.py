@@ -42,7 +42,8 @@ def load_data(config: MutableSettings) -> tuple[Any, Any, Any]:
     with filtering_errors(config):
         dataset = create_dataset(config)
     keep_last_items(config, dataset)
-    keep_order_of_times(config, dataset)
+    if config["time_order"] != "recbole":
+        keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
     logger.info(dataset)
     with filtering_errors(config, "prepared"):
