@@ -61,6 +61,12 @@ Examples:
   explain saved/PopSteerSASRec-checkpoint.pth
   explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
 """
+_RECOMMEND_EXAMPLES = """\b
+Examples:
+  recommend saved/SASRec.pth --history "1193 661 914"
+  recommend saved/PopSteerSASRec.pth --histories users.csv -k 20 --output=recs.parquet --alpha_pop=3
+  recommend saved/BPR.pth --users "196 186"
+"""
 _IMPORT_EXAMPLES = """\b
 Examples:
   import saved/SASRec-Jan-01-2023_10-00-00.pth
@@ -237,6 +243,28 @@ def explain(
         explain_checkpoint(path, output_dir, split, options, config_dict)
     except KeyboardInterrupt:
         _interrupted(None)
+
+
+@cli.command(context_settings=_SETTINGS, epilog=_RECOMMEND_EXAMPLES)
+@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.option("--history", multiple=True, help="Items of one user, oldest first, in the data's own ids: '1193 661'.")
+@click.option("--histories", help="File of histories (csv, parquet, jsonl) with user, item and, if there is, time.")
+@click.option("--users", help="Names of users, for models that know users by name: '196 186'.")
+@click.option("-k", "--k", type=int, default=10, show_default=True, help="Length of the lists.")
+@click.option("--include-seen", is_flag=True, help="Also recommend what a user has had already.")
+@click.option("--exclude", help="Items that nobody shall get: '1 2 3'.")
+@click.option("--allowed", help="The only items that anybody may get: '1 2 3'.")
+@click.option("--output", help="File of the lists: .csv, .parquet or .jsonl.  [default: shown]")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--STRENGTH=VALUE]...")
+def recommend(path: str, settings: tuple[str, ...], **options: Any) -> None:
+    """Recommend from a checkpoint alone, without its data: to given histories, or to users by name.
+
+    Settings are strengths of a steered model, such as --alpha_pop=3.
+    """
+    from recbole_fair.runs.recommending import Request, recommend_from
+
+    for line in recommend_from(path, Request(**options), read_settings(settings)):
+        click.echo(line)
 
 
 @cli.command("import", context_settings=_SETTINGS, epilog=_IMPORT_EXAMPLES)

@@ -36,6 +36,7 @@ from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 __all__ = [
+    "Recommender",
     "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.compare import compare
     from recbole_fair.runs.explain import explain_checkpoint
     from recbole_fair.runs.importing import import_checkpoint
+    from recbole_fair.runs.recommender import Recommender
     from recbole_fair.runs.sweep import sweep_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ _STUDIES = {
     "compare": "recbole_fair.runs.compare",
     "explain_checkpoint": "recbole_fair.runs.explain",
     "import_checkpoint": "recbole_fair.runs.importing",
+    "Recommender": "recbole_fair.runs.recommender",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
 }
 

@@ -12,6 +12,7 @@ from recbole.utils import calculate_valid_score, init_logger
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.facts.interactions import split_interactions
+from recbole_fair.data.facts.stored import DATA
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import save_checkpoint, unused
@@ -97,6 +98,7 @@ def _check_on_data(config: FairConfig, content: dict[str, Any], model_file: str 
         )
         return
     content["fingerprint"] = trainer.fingerprint
+    content[DATA] = trainer.stored_data()
     note = _other_order(config)
     if note:
         notes.append(note)

@@ -47,7 +47,7 @@ def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any,
     init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
     loaders = load_data(config)
     init_seed(config["seed"], config["reproducibility"])
-    net = _new_model(config, loaders[0]._dataset)
+    net = new_model(config, loaders[0]._dataset)
     trainer = _trainer_of(config, net)
     trainer.bind(*loaders)
     return trainer, loaders
@@ -65,7 +65,7 @@ def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixi
     return trainer_class(config, net)
 
 
-def _new_model(config: FairConfig, dataset: DataSet) -> Any:
+def new_model(config: FairConfig, dataset: DataSet) -> Any:
     """An untrained model; RecBole's later stages of training take the weights of the stage before.
 
     Raises:
@@ -135,7 +135,7 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
             f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
             "use the same files, filters and eval_args."
         )
-    net = _new_model(config, loaders[0]._dataset)
+    net = new_model(config, loaders[0]._dataset)
     load_weights(net, content["state_dict"], model_file)
     net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
     net.eval()

@@ -11,6 +11,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.data.facts.stored import DATA
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import (
     load_checkpoint,
@@ -50,12 +51,15 @@ class CheckpointWriter:
     Attributes:
         best: the best state so far, if there is one.
         extra: entries besides the training's own (a post-hoc model's report, say).
+        data: what a checkpoint carries of the data, set by the trainer
+            (:func:`~recbole_fair.data.facts.stored.stored_data`).
     """
 
     def __init__(self, config: FairConfig, model: AbstractRecommender) -> None:
         self.config, self.model = config, model
         self.best: ModelState | None = None
         self.extra: dict[str, Any] = {}
+        self.data: dict[str, Any] | None = None
 
     def snapshot(self) -> ModelState:
         """A copy of the model's state."""
@@ -102,6 +106,7 @@ class CheckpointWriter:
             "config": plain_config(self.config),
             "user_settings": self.config.user_settings,
             "fingerprint": fingerprint,
+            DATA: self.data,
             "state_dict": best["state_dict"],
             "other_parameter": pack_arrays(best["other_parameter"]),
             "training": {

@@ -22,6 +22,7 @@ from torch import Tensor
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.contract import CountsEpochs, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import data_fingerprint
+from recbole_fair.data.facts.stored import stored_data
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
@@ -146,7 +147,7 @@ class FairTrainerMixin(_RecBoleTrainer):
             test_data: the test loader, if any: evaluating it masks and counts what validation showed, if so configured.
         """
         self._train_data, self._valid_data, self._test_data = train_data, valid_data, test_data
-        self._fingerprint = None
+        self._fingerprint = self.checkpoints.data = None
         self.eval_collector.data_collect(train_data)
         self.scorer.bind(self.eval_collector.histories, valid_data, test_data)
 
@@ -168,6 +169,13 @@ class FairTrainerMixin(_RecBoleTrainer):
         if self._train_data is None:
             raise ValueError("Call bind(train_data, ...) or fit(...) before evaluating.")
         return self._train_data
+
+    def stored_data(self) -> dict[str, Any] | None:
+        """What a checkpoint carries of the bound splits, so that it can recommend without them."""
+        if self._train_data is None:
+            return None
+        valid = self._valid_data._dataset if self._valid_data is not None else None
+        return stored_data(self.config, self._train_data._dataset, valid)
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -317,6 +325,8 @@ class FairTrainerMixin(_RecBoleTrainer):
             "loader": loader_states(self.train_data),
             "progress": progress_of(self.model),
         }
+        if self.checkpoints.data is None:
+            self.checkpoints.data = self.stored_data()
         self.checkpoints.write(path or self.saved_model_file, self.fingerprint, training, is_best=self.cur_step == 0)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:

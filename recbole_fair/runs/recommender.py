@@ -1,0 +1,471 @@
+"""Lists for anybody from a checkpoint alone: ``Recommender.load(file).recommend(histories)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderMixin
+from recbole.model.general_recommender import CDAE
+from recbole.utils import ModelType
+from torch import Tensor
+
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.data.facts.stored import DATA, StoredDataset
+from recbole_fair.errors import FairError
+from recbole_fair.io.checkpoint import load_weights, unpack_arrays
+from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.model.bases.split import Split
+from recbole_fair.model.contract import contract_of
+from recbole_fair.model.posthoc import PostHocModel
+from recbole_fair.runs.histories import write_lists
+from recbole_fair.runs.loading import config_of, new_model
+
+IntArray = npt.NDArray[np.int64]
+Token = str | int
+#: Changes scores ``[B, n_items]`` of users with these histories (``[B]`` rows of item ids, ragged) before the lists.
+Adjustment = Callable[[Tensor, "Rows"], Tensor]
+
+_CPU_ROWS, _GPU_ROWS = 256, 8192
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ragged rows of item ids.
+
+    Attributes:
+        starts: int64 ``[U + 1]``; row ``r`` is ``items[starts[r]:starts[r + 1]]``.
+        items: int64 ``[n]``, oldest first.
+    """
+
+    starts: IntArray
+    items: IntArray
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Rows:
+        """Rows from lists."""
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        items = np.fromiter((item for row in rows for item in row), dtype=np.int64, count=int(lengths.sum()))
+        return cls(np.concatenate([[0], lengths.cumsum()]), items)
+
+    @property
+    def lengths(self) -> IntArray:
+        """int64 ``[U]``."""
+        return np.diff(self.starts)
+
+    def row(self, number: int) -> IntArray:
+        """One row."""
+        return self.items[self.starts[number] : self.starts[number + 1]]
+
+    def take(self, index: IntArray, last: int | None = None) -> Rows:
+        """Some rows, each cut to its ``last`` items."""
+        ends = self.starts[1:][index]
+        lengths = self.lengths[index] if last is None else np.minimum(self.lengths[index], last)
+        starts = np.concatenate([[0], lengths.cumsum()])
+        position = np.arange(starts[-1]) + np.repeat(ends - lengths - starts[:-1], lengths)
+        return Rows(starts, self.items[position])
+
+    def padded(self, width: int) -> Tensor:
+        """Long ``[U, width]``, 0 at the right."""
+        columns = np.arange(width)
+        inside = columns < self.lengths[:, None]
+        out = np.zeros(inside.shape, dtype=np.int64)
+        out[inside] = self.items
+        return torch.from_numpy(out)
+
+
+@dataclass
+class Recommendations:
+    """Lists with what there is to know about them.
+
+    Attributes:
+        users: the users' names; numbers from 0 where histories had none.
+        ids: long ``[U, k]`` inner item ids, 0 where a list ends early.
+        scores: float ``[U, k]`` the model's scores.
+        item_ids: the data's own ids by inner id.
+        titles: readable names by inner id, or None.
+        unknown_items: items of histories that the model does not know; they were skipped.
+        unknown_users: users whom the model does not know.
+        popular: users who got the most popular items, for want of anything known about them.
+        notes: sentences on all this.
+    """
+
+    users: list[str]
+    ids: Tensor
+    scores: Tensor
+    item_ids: Sequence[str]
+    titles: Sequence[str] | None = None
+    unknown_items: int = 0
+    unknown_users: int = 0
+    popular: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[list[str]]:
+        """The lists, in the data's own ids."""
+        return [[self.item_ids[item] for item in row if item] for row in self.ids.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a recommended item: user, item, rank (from 1), score and, where there are titles, title."""
+        ids = self.ids.numpy()
+        row, column = np.nonzero(ids)
+        listed = ids[row, column]
+        frame = pd.DataFrame(
+            {
+                "user": np.asarray(self.users, dtype=object)[row],
+                "item": np.asarray(self.item_ids, dtype=object)[listed],
+                "rank": column + 1,
+                "score": self.scores.numpy()[row, column],
+            }
+        )
+        if self.titles is not None:
+            frame["title"] = np.asarray(self.titles, dtype=object)[listed]
+        return frame
+
+    def write(self, path: str | Path) -> None:
+        """Write :meth:`to_frame` as csv, parquet or jsonl, by the ending; see :mod:`recbole_fair.runs.histories`."""
+        write_lists(path, self)
+
+
+class Recommender:
+    """A model with the ids of its items, ready to recommend.
+
+    Args:
+        model: the model, on its device.
+        config: its settings.
+        data: what the checkpoint carries of its data.
+
+    Attributes:
+        model: the model.
+        config: its settings.
+        item_ids: the data's own ids by inner id, the padding's first.
+        titles: readable names of the items by inner id, or None.
+        popularity: long ``[n_items]`` training interactions.
+        item_bias: ``[n_items]`` added to the scores of everybody, or None.
+        adjustments: further changes of the scores, in order, before lists are made.
+    """
+
+    def __init__(self, model: AbstractRecommender, config: FairConfig, data: Mapping[str, Any]) -> None:
+        self.model, self.config = model.eval(), config
+        self.item_ids: list[str] = list(data["items"])
+        self.titles: list[str] | None = data["titles"]
+        self.popularity: Tensor = data["counts"]
+        self.item_bias: Tensor | None = None
+        self.adjustments: list[Adjustment] = []
+        self._item_numbers = {token: number for number, token in enumerate(self.item_ids)}
+        self._user_numbers = {token: number for number, token in enumerate(data["users"])}
+        self._item_numbers.pop(self.item_ids[0])  # the padding
+        self._user_numbers.pop(data["users"][0])
+        self._seen = _seen_rows(data["interactions"], len(data["users"]))
+        self.sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        self._window = int(config["MAX_ITEM_LIST_LENGTH"] or 0)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        config_dict: Mapping[str, Any] | None = None,
+        model: type[AbstractRecommender] | None = None,
+    ) -> Recommender:
+        """The recommender of a checkpoint; its data are not looked at.
+
+        Args:
+            path: a checkpoint of ours, or of plain RecBole once it was imported where its data are.
+            config_dict: settings to change: strengths, ``use_gpu``.
+            model: the class, for a model that is neither ours nor RecBole's.
+
+        Raises:
+            FairError: for a file that cannot be used, or that carries no ids of items.
+        """
+        content = open_checkpoint(path)
+        data = content.get(DATA)
+        if not data:
+            raise FairError(
+                f"{path} carries no ids of items, so that it can recommend nothing to anybody: `recbole-fair import` "
+                "writes a checkpoint with them where the data are, and so does every new training."
+            )
+        config = config_of(content, config_dict, model)
+        try:
+            net = new_model(config, StoredDataset(config, data))
+            load_weights(net, content["state_dict"], path)
+            net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+        except FairError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise FairError(
+                f"{config['model']} cannot be built from {path} alone: it reads more of its data than a checkpoint "
+                f"carries ({error})."
+            ) from error
+        return cls(net, config, data)
+
+    # -- recommending --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        histories: Mapping[str, Iterable[Token]] | Sequence[Iterable[Token]] | None = None,
+        k: int = 10,
+        *,
+        users: Sequence[Token] | None = None,
+        strengths: Mapping[str, Any] | None = None,
+        variant: str | None = None,
+        exclude_seen: bool = True,
+        exclude: Iterable[Token] = (),
+        allowed: Iterable[Token] | None = None,
+        batch_size: int | None = None,
+    ) -> Recommendations:
+        """The best items for each history or user.
+
+        Args:
+            histories: items of each user, oldest first, in the data's own ids; a mapping names the users as well.
+            k: length of the lists.
+            users: names of the users, for models that know users by name (or the names of the histories).
+            strengths: of a steered model, for this call.
+            variant: how a steered model scores, such as ``base``; what the model is about when left out.
+            exclude_seen: whether to leave out the items of a history and, of users whom the checkpoint knows, those
+                of training and validation.
+            exclude: items that nobody shall get.
+            allowed: the only items that anybody may get; all when left out.
+            batch_size: users scored at once.
+
+        Returns:
+            The lists, in the order of the histories or users.
+
+        Raises:
+            FairError: for a model that cannot do this, strengths it does not have, or items of ``exclude`` or
+                ``allowed`` that it does not know.
+        """
+        if k < 1:
+            raise FairError(f"k={k} is not allowed: lists have at least one item.")
+        names, rows, numbers, found = self._read(histories, users)
+        blocked = self._blocked(exclude, allowed)
+        k = min(k, len(self.item_ids) - 1)
+        n = len(names)
+        found.ids = torch.zeros((n, k), dtype=torch.long)
+        found.scores = torch.zeros((n, k))
+        known = self._can_score(rows, numbers)
+        order = np.flatnonzero(known)
+        order = order[np.argsort(np.minimum(rows.lengths[order], self._window), kind="stable")]
+        device = self.config["device"]
+        size = batch_size or (_CPU_ROWS if device.type == "cpu" else _GPU_ROWS)
+        with self._scoring(strengths, variant):
+            for begin in range(0, len(order), size):
+                index = order[begin : begin + size]
+                part = rows.take(index)
+                scores = self._scores(part, numbers[index])
+                items, values = self._best(scores, part, numbers[index], k, exclude_seen, blocked)
+                where = torch.from_numpy(index)
+                found.ids[where], found.scores[where] = items, values
+        self._give_popular(np.flatnonzero(~known), rows, numbers, k, exclude_seen, blocked, found)
+        return found
+
+    def _read(
+        self, histories: Mapping[str, Iterable[Token]] | Sequence[Iterable[Token]] | None, users: Sequence[Token] | None
+    ) -> tuple[list[str], Rows, IntArray, Recommendations]:
+        """Names of users, their histories and inner ids, and an answer with the counts of what is not known."""
+        if histories is None and users is None:
+            raise FairError("Nobody to recommend to: give histories or users.")
+        if isinstance(histories, Mapping):
+            users = list(histories) if users is None else users
+            histories = list(histories.values())
+        given = [list(row) for row in histories] if histories is not None else [[] for _ in users or ()]
+        if users is not None and len(users) != len(given):
+            raise FairError(f"{len(users)} users for {len(given)} histories: give as many of one as of the other.")
+        look_up = self._item_numbers.get
+        numbered = [[look_up(item if isinstance(item, str) else str(item), 0) for item in row] for row in given]
+        unknown_items = sum(row.count(0) for row in numbered)
+        if unknown_items:
+            numbered = [[item for item in row if item] for row in numbered]
+        names = [str(user) for user in users] if users is not None else [str(row) for row in range(len(given))]
+        numbers = np.zeros(len(names), dtype=np.int64)
+        if users is not None:
+            numbers = np.fromiter((self._user_numbers.get(name, 0) for name in names), np.int64, len(names))
+        found = Recommendations(names, torch.empty(0), torch.empty(0), self.item_ids, self.titles)
+        found.unknown_items = unknown_items
+        if unknown_items:
+            found.notes.append(f"{unknown_items} items of histories are not known to the model and were skipped.")
+        if self._knows_users_by_name:
+            found.unknown_users = int((numbers == 0).sum())
+            if users is None:
+                raise FairError(f"{self.config['model']} knows users by name, not by history: give users.")
+        if found.unknown_users:
+            found.notes.append(f"{found.unknown_users} users are not known to the model.")
+        return names, Rows.of(numbered), numbers, found
+
+    @property
+    def _base(self) -> AbstractRecommender:
+        return self.model.base if isinstance(self.model, PostHocModel) else self.model
+
+    @property
+    def _folds_in(self) -> bool:
+        """Whether a general model reads a user's row of items, so that a new row will do."""
+        return isinstance(self._base, AutoEncoderMixin) and not isinstance(self._base, CDAE)
+
+    @property
+    def _knows_users_by_name(self) -> bool:
+        return not self.sequential and not self._folds_in
+
+    def _can_score(self, rows: Rows, numbers: IntArray) -> npt.NDArray[np.bool_]:
+        """Which users the model can say something about."""
+        if self._knows_users_by_name:
+            return numbers > 0
+        if self.sequential:
+            return rows.lengths > 0
+        return (rows.lengths > 0) | (numbers > 0)
+
+    # -- scores --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _scoring(self, strengths: Mapping[str, Any] | None, variant: str | None) -> Iterator[None]:
+        """The model under some strengths and in a variant."""
+        model = contract_of(self.model)
+        before = model.strengths
+        with ExitStack() as stack:
+            if strengths:
+                unknown = [name for name in strengths if name not in model.strength_keys]
+                if unknown:
+                    has = ", ".join(model.strength_keys) or "none"
+                    raise FairError(f"{unknown[0]} is no strength of {self.config['model']}, which has: {has}.")
+                stack.callback(model.set_strengths, **before)
+                model.set_strengths(**strengths)
+            stack.enter_context(model.use_variant(variant or model.final_variant))
+            yield
+
+    def _scores(self, rows: Rows, numbers: IntArray) -> Tensor:
+        """``[B, n_items]`` scores, with the item bias and the adjustments."""
+        if self.sequential:
+            scores = self._score_sequences(rows, numbers)
+        elif self._folds_in:
+            scores = self._score_rows(rows, numbers)
+        else:
+            scores = self._full_sort({self._base.USER_ID: torch.from_numpy(numbers)}, len(numbers))
+        if self.item_bias is not None:
+            scores = scores + self.item_bias.to(scores)
+        for adjust in self.adjustments:
+            scores = adjust(scores, rows)
+        return scores
+
+    def _score_sequences(self, rows: Rows, numbers: IntArray) -> Tensor:
+        base: Any = self._base
+        index = np.arange(len(numbers))
+        last = rows.take(index, self._window)
+        # Only models that are known to give the same for any padding may be shown less than the whole window.
+        narrow = isinstance(base, Split) and base.any_width
+        width = max(int(last.lengths.max()), 1) if narrow else self._window
+        columns = {
+            base.USER_ID: torch.from_numpy(numbers),
+            base.ITEM_SEQ: last.padded(width),
+            base.ITEM_SEQ_LEN: torch.from_numpy(last.lengths),
+        }
+        return self._full_sort(columns, len(numbers))
+
+    def _score_rows(self, rows: Rows, numbers: IntArray) -> Tensor:
+        """Scores of an autoencoder for new rows of items; known users without one get their own."""
+        base: Any = self._base
+        own = (rows.lengths == 0) & (numbers > 0)
+        held = [self._seen_of(int(numbers[r]), "train") if own[r] else rows.row(r) for r in range(len(numbers))]
+        filled = Rows.of([np.unique(row).tolist() for row in held])
+        items = filled.padded(max(int(filled.lengths.max()), 1)).to(self.config["device"])
+        before = base.history_item_id, base.history_item_value
+        base.history_item_id, base.history_item_value = items, (items > 0).float()
+        try:
+            return self._full_sort({base.USER_ID: torch.arange(len(numbers))}, len(numbers))
+        finally:
+            base.history_item_id, base.history_item_value = before
+
+    def _full_sort(self, columns: dict[str, Tensor], n: int) -> Tensor:
+        batch = Interaction(columns).to(self.config["device"])
+        try:
+            scores: Tensor = self.model.full_sort_predict(batch)
+        except KeyError as error:
+            raise FairError(
+                f"{self.config['model']} also reads {error} of past interactions, which histories of items do not hold."
+            ) from error
+        except NotImplementedError as error:
+            raise FairError(f"{self.config['model']} cannot score all items at once.") from error
+        return scores.view(n, -1)[:, : len(self.item_ids)]
+
+    # -- lists ---------------------------------------------------------------------------------------------------
+
+    def _best(
+        self, scores: Tensor, rows: Rows, numbers: IntArray, k: int, exclude_seen: bool, blocked: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Items and scores ``[B, k]`` of what may be shown."""
+        scores = scores.masked_fill(blocked.to(scores.device), -torch.inf)
+        if exclude_seen:
+            row = np.repeat(np.arange(len(numbers)), rows.lengths)
+            scores[torch.from_numpy(row), torch.from_numpy(rows.items)] = -torch.inf
+            for where in np.flatnonzero(numbers):
+                scores[int(where), torch.from_numpy(self._seen_of(int(numbers[where])))] = -torch.inf
+        values, items = scores.topk(k, dim=1)
+        return items.masked_fill(values == -torch.inf, 0).cpu(), values.cpu()
+
+    def _blocked(self, exclude: Iterable[Token], allowed: Iterable[Token] | None) -> Tensor:
+        """Bool ``[n_items]`` what nobody may get."""
+        blocked = torch.zeros(len(self.item_ids), dtype=torch.bool)
+        if allowed is not None:
+            blocked[:] = True
+            blocked[self._numbers_of(allowed, "allowed")] = False
+        blocked[self._numbers_of(exclude, "exclude")] = True
+        blocked[0] = True
+        return blocked
+
+    def _numbers_of(self, tokens: Iterable[Token], name: str) -> Tensor:
+        numbers = []
+        for token in tokens:
+            if str(token) not in self._item_numbers:
+                raise FairError(f"{name}: the model knows no item {str(token)!r}.")
+            numbers.append(self._item_numbers[str(token)])
+        return torch.tensor(numbers, dtype=torch.long)
+
+    def _seen_of(self, number: int, split: str | None = None) -> IntArray:
+        """Items of a known user in training and validation."""
+        parts = [rows for name, rows in self._seen.items() if split in (None, name)]
+        return np.concatenate(
+            [np.zeros(0, dtype=np.int64), *(r.items[r.starts[number] : r.starts[number + 1]] for r in parts)]
+        )
+
+    def _give_popular(
+        self,
+        index: IntArray,
+        rows: Rows,
+        numbers: IntArray,
+        k: int,
+        exclude_seen: bool,
+        blocked: Tensor,
+        found: Recommendations,
+    ) -> None:
+        """The most popular items for those about whom nothing is known, with a note."""
+        found.popular = len(index)
+        if not len(index):
+            return
+        scores = self.popularity.float().expand(len(index), -1)
+        where = torch.from_numpy(index)
+        found.ids[where], found.scores[where] = self._best(
+            scores, rows.take(index), numbers[index], k, exclude_seen, blocked
+        )
+        why = "unknown users" if self._knows_users_by_name else "without a known item in their history"
+        found.notes.append(
+            f"{len(index)} users ({why}) got the most popular items; their scores are numbers of interactions."
+        )
+
+
+def _seen_rows(interactions: Mapping[str, Mapping[str, Tensor]], n_users: int) -> dict[str, Rows]:
+    """Items of each user by split."""
+    found = {}
+    for split, columns in interactions.items():
+        user, item = (columns[name].numpy().astype(np.int64) for name in ("user", "item"))
+        lengths = np.bincount(user, minlength=n_users)
+        found[split] = Rows(np.concatenate([[0], lengths.cumsum()]), item[np.argsort(user, kind="stable")])
+    return found
