@@ -12,22 +12,15 @@ from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
 from recbole_fair.errors import FairError
 
 # Of the session that trained, or switched on by RecBole for itself, beside what is the machine's.
-_OF_THE_SESSION = frozenset(("dataset", "model", "nogb", "reproducibility", "save_step", "shuffle", "verbose"))
+_SESSION = "config_files dataset model nogb reproducibility save_step shuffle valid_metric_bigger verbose"
+_OF_THE_SESSION = frozenset(_SESSION.split())
 _ELSEWHERE = ("file", "machine", "start")
 # RecBole's names before 1.1, with what they are called now; None: gone without a successor.
 _OLD_NAMES: dict[str, str | None] = {
-    "encoding": None,
-    "eval_setting": None,
-    "group_by_user": None,
-    "leave_one_num": None,
-    "max_user_inter_num": None,
-    "min_user_inter_num": None,
     "multi_gpus": None,
     "neg_sampling": "train_neg_sample_args",
     "real_time_process": None,
-    "split_ratio": None,
     "training_neg_sample_num": "train_neg_sample_args",
-    "training_neg_sample_distribution": None,
 }
 _RECBOLE_METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision"]
 

@@ -88,7 +88,7 @@ def _check_on_data(config: FairConfig, content: dict[str, Any], model_file: str 
     if valid_data is not None:
         metrics = trainer.evaluate(valid_data, load_best_model=False)
         result["validation"] = float(calculate_valid_score(metrics, config["valid_metric"].lower()))
-        result["agrees"] = _agrees(config, result, notes)
+        result["agrees"] = _agrees(config, content[IMPORTED], result, notes)
     if test_data is not None:
         result["test_result"] = dict(trainer.evaluate(test_data, load_best_model=False))
     if result["agrees"] is False:
@@ -104,7 +104,7 @@ def _check_on_data(config: FairConfig, content: dict[str, Any], model_file: str 
         notes.append(note)
 
 
-def _agrees(config: FairConfig, result: Mapping[str, Any], notes: list[str]) -> bool | None:
+def _agrees(config: FairConfig, facts: Mapping[str, Any], result: Mapping[str, Any], notes: list[str]) -> bool | None:
     stored, here = result["stored"], result["validation"]
     if stored is None or not math.isfinite(stored) or result["valid_metric"] != config["valid_metric"]:
         notes.append("The file holds no validation score to compare with.")
@@ -112,7 +112,7 @@ def _agrees(config: FairConfig, result: Mapping[str, Any], notes: list[str]) -> 
     if config["eval_args"]["mode"]["valid"] not in ("full", "labeled"):
         notes.append("RecBole drew the candidates of its validation at random, so that its score cannot be repeated.")
         return None
-    decimals = config["metric_decimal_place"]
+    decimals = facts["decimals"]
     return bool(abs(here - stored) <= max(TOLERANCE, 0.5 * 10.0 ** -int(decimals or 4)) + 1e-9)
 
 

@@ -19,6 +19,7 @@ from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.traits import Traits
 from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_weights, unpack_arrays
@@ -144,11 +145,12 @@ class Recommender:
     Args:
         model: the model, on its device.
         config: its settings.
-        data: what the checkpoint carries of its data.
+        dataset: what the checkpoint carries of its data.
 
     Attributes:
         model: the model.
         config: its settings.
+        dataset: what the checkpoint carries of its data.
         item_ids: the data's own ids by inner id, the padding's first.
         titles: readable names of the items by inner id, or None.
         popularity: long ``[n_items]`` training interactions.
@@ -156,8 +158,9 @@ class Recommender:
         adjustments: further changes of the scores, in order, before lists are made.
     """
 
-    def __init__(self, model: AbstractRecommender, config: FairConfig, data: Mapping[str, Any]) -> None:
-        self.model, self.config = model.eval(), config
+    def __init__(self, model: AbstractRecommender, config: FairConfig, dataset: StoredDataset) -> None:
+        self.model, self.config, self.dataset = model.eval(), config, dataset
+        data = dataset.stored
         self.item_ids: list[str] = list(data["items"])
         self.titles: list[str] | None = data["titles"]
         self.popularity: Tensor = data["counts"]
@@ -197,7 +200,8 @@ class Recommender:
             )
         config = config_of(content, config_dict, model)
         try:
-            net = new_model(config, StoredDataset(config, data))
+            dataset = StoredDataset(config, data)
+            net = new_model(config, dataset)
             load_weights(net, content["state_dict"], path)
             net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
         except FairError:
@@ -207,7 +211,7 @@ class Recommender:
                 f"{config['model']} cannot be built from {path} alone: it reads more of its data than a checkpoint "
                 f"carries ({error})."
             ) from error
-        return cls(net, config, data)
+        return cls(net, config, dataset)
 
     # -- recommending --------------------------------------------------------------------------------------------
 
@@ -349,7 +353,7 @@ class Recommender:
         elif self._folds_in:
             scores = self._score_rows(rows, numbers)
         else:
-            scores = self._full_sort({self._base.USER_ID: torch.from_numpy(numbers)}, len(numbers))
+            scores = self._full_sort({self.config["USER_ID_FIELD"]: torch.from_numpy(numbers)}, len(numbers))
         if self.item_bias is not None:
             scores = scores + self.item_bias.to(scores)
         for adjust in self.adjustments:
@@ -386,6 +390,8 @@ class Recommender:
 
     def _full_sort(self, columns: dict[str, Tensor], n: int) -> Tensor:
         batch = Interaction(columns).to(self.config["device"])
+        if self.config["MODEL_TYPE"] == ModelType.CONTEXT and not Traits.of(type(self.model)).ranks_all_items:
+            return self._score_pairs(columns)
         try:
             scores: Tensor = self.model.full_sort_predict(batch)
         except KeyError as error:
@@ -395,6 +401,17 @@ class Recommender:
         except NotImplementedError as error:
             raise FairError(f"{self.config['model']} cannot score all items at once.") from error
         return scores.view(n, -1)[:, : len(self.item_ids)]
+
+    def _score_pairs(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """Scores of a context-aware model, which looks at one pair of user and item at a time, with their columns."""
+        n_items = len(self.item_ids)
+        rows = []
+        for row in range(len(next(iter(columns.values())))):
+            pairs = {name: values[row].expand(n_items) for name, values in columns.items()}
+            pairs[self.config["ITEM_ID_FIELD"]] = torch.arange(n_items)
+            batch = self.dataset.join(Interaction(pairs)).to(self.config["device"])
+            rows.append(self.model.predict(batch).reshape(-1))
+        return torch.stack(rows)
 
     # -- lists ---------------------------------------------------------------------------------------------------
 

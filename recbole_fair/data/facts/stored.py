@@ -7,6 +7,7 @@ as well; and the columns of users and items that were loaded, for models that re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,11 +125,12 @@ class StoredDataset(Dataset):
         torch.utils.data.Dataset.__init__(self)
         self.config = config
         self.dataset_name = config["dataset"]
+        self.logger = logging.getLogger()
         self._get_preset()
         self._get_field_from_config()
         self.is_train = True
         self.item_feat = self.user_feat = None
-        self._stored = stored
+        self.stored = stored
         for field, ids, source in (
             (self.uid_field, stored["users"], FeatureSource.USER_ID),
             (self.iid_field, stored["items"], FeatureSource.ITEM_ID),
@@ -168,7 +170,7 @@ class StoredDataset(Dataset):
 
     def original_rows(self) -> Columns:
         """Users, items and times of the training interactions; none of a sequential model's checkpoint."""
-        columns = self._stored["interactions"].get("train")
+        columns = self.stored["interactions"].get("train")
         if columns is None:
             nothing = np.zeros(0, dtype=np.int64)
             return nothing, nothing, None
