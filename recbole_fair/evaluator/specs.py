@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_fair.data.facts.popularity import HEAD, MID, TAIL
+from recbole_fair.data.ragged import owners
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import functional as f
 from recbole_fair.evaluator.inputs import EvalInputs
@@ -111,7 +112,7 @@ def _ranking(function: Ranking) -> Callable[[EvalInputs], PerUser]:
 def _ndcg_of_segment(segment: int, x: EvalInputs) -> PerUser:
     """NDCG when only the held-out items of one segment count; rows without such an item are left out."""
     bounds, held_out = x.positives
-    rows = torch.repeat_interleave(torch.arange(x.n_rows, device=held_out.device), bounds.diff())
+    rows = owners(bounds)
     n_positives = torch.bincount(rows[x.segments[held_out] == segment], minlength=x.n_rows)
     hits = x.hits & (x.segments[x.items] == segment)
     return PerUser(f.ndcg(hits, n_positives, x.topk))

@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_fair.config.contract import Settings
 from recbole_fair.config.mask import Mask
 from recbole_fair.data.contract import EvaluationLoader
+from recbole_fair.data.ragged import owners
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
@@ -145,7 +146,7 @@ def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> Dat
     bounds, held_out = struct["rec.positives"]
     n_items = struct["data.num_items"]
     rows = torch.arange(len(items)).unsqueeze(1)
-    keys = torch.repeat_interleave(torch.arange(len(items)), bounds.diff()) * n_items + held_out
+    keys = owners(bounds) * n_items + held_out
     hits = are_among(keys, rows * n_items + items) & (items > 0)
     shown = hits.gather(1, lists.places.clamp(min=0)) & (lists.places >= 0)
     new["rec.items"], new["rec.values"] = lists.items, lists.scores

@@ -19,6 +19,7 @@ from recbole_fair.data.batches.loaders import same_batches
 from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
+from recbole_fair.data.ragged import owners
 
 T = TypeVar("T")
 
@@ -142,8 +143,7 @@ def mask_seen(
     assert positive_u is not None
     assert positive_i is not None
     rows = seen.rows(users.cpu().numpy())
-    indptr = torch.from_numpy(rows.indptr)
-    row = torch.repeat_interleave(torch.arange(len(users)), indptr.diff()).to(scores.device)
+    row = owners(torch.from_numpy(rows.indptr)).to(scores.device)
     positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
     kept = scores[positive_u, positive_i]
     scores[row, torch.from_numpy(rows.items).to(scores.device).long()] = -torch.inf

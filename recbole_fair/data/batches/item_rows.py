@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_fair.data.ragged import gather, owners
+
 if TYPE_CHECKING:
     from recbole_fair.data.facts.interactions import Interactions
 
@@ -59,7 +61,7 @@ class ItemRows:
     @property
     def rows(self) -> Tensor:
         """Row of each entry of ``columns``, long ``[n]``."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.indptr.device), self.lengths)
+        return owners(self.indptr)
 
     @property
     def cells(self) -> Tensor:
@@ -72,10 +74,8 @@ class ItemRows:
 
     def of(self, index: Tensor) -> ItemRows:
         """Some rows, in the order of ``index`` (long ``[B]``, repeats allowed)."""
-        lengths = self.lengths[index]
-        indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        shift = torch.repeat_interleave(self.indptr[index] - indptr[:-1], lengths)
-        return ItemRows(indptr, self.columns[torch.arange(len(shift), device=shift.device) + shift], self.n_columns)
+        indptr, position = gather(self.indptr, index)
+        return ItemRows(indptr, self.columns[position], self.n_columns)
 
     def dense(self) -> Tensor:
         """The rows as a matrix of zeros and ones, float ``[n_rows, n_columns]``."""

@@ -13,22 +13,21 @@ from torch import Tensor
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet
+from recbole_fair.data.ragged import gather, owners
 
 
 class _Rows:
     """Item ids of many users, one after another."""
 
     def __init__(self, items: list[Tensor]) -> None:
-        self.lengths = torch.tensor([len(entry) for entry in items], dtype=torch.long)
-        self.starts = self.lengths.cumsum(0) - self.lengths
+        lengths = torch.tensor([0, *(len(entry) for entry in items)], dtype=torch.long)
+        self.indptr = lengths.cumsum(0)
         self.items = torch.cat(items) if items else torch.zeros(0, dtype=torch.long)
 
     def of(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Row within the batch and item id of every entry of the users at ``index``."""
-        lengths = self.lengths[index]
-        row = torch.repeat_interleave(torch.arange(len(index)), lengths)
-        first = self.starts[index] - (lengths.cumsum(0) - lengths)
-        return row, self.items[torch.arange(len(row)) + first[row]]
+        bounds, position = gather(self.indptr, index)
+        return owners(bounds), self.items[position]
 
 
 def same_batches(loader: NegSampleEvalDataLoader, seed: int) -> Iterator[Any]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from recbole_fair.data.ragged import gather
 
 if TYPE_CHECKING:
     from recbole_fair.data.facts.interactions import Interactions
@@ -79,11 +82,10 @@ class Histories:
         Returns:
             Histories whose row ``r`` is the history of ``users[r]``.
         """
-        lengths = self.lengths[users]
-        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        position = np.arange(indptr[-1]) + np.repeat(self.indptr[:-1][users] - indptr[:-1], lengths)
+        bounds, where = gather(torch.from_numpy(self.indptr), torch.as_tensor(users))
+        position = where.numpy()
         times = None if self.times is None else self.times[position]
-        return Histories(indptr, self.items[position], times, self.n_items)
+        return Histories(bounds.numpy(), self.items[position], times, self.n_items)
 
     def extended(self, inter: Interactions) -> Histories:
         """These histories with more interactions (the validation items, at test time) appended to each user.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recbole_fair.data.ragged import owners
+
 
 def calibration_shares(
     counts: Tensor, items: Tensor, indptr: Tensor, entries: Tensor, topk: Sequence[int], levels: Sequence[float]
@@ -34,7 +36,7 @@ def calibration_shares(
     beyond = int(counts.max()) + 1  # more popular than any item: where a list has no item
     stride = beyond + 1
     rows = torch.arange(n_rows, device=device).unsqueeze(1)
-    owner = torch.repeat_interleave(torch.arange(n_rows, device=device), indptr.diff())
+    owner = owners(indptr)
     # One sorted array for all users: the keys of a row lie between those of its neighbours.
     keys = (owner * stride + counts[entries]).sort().values
     tau = torch.as_tensor(levels, dtype=torch.double, device=device)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recbole_fair.data.ragged import owners
+
 
 def list_means(values: Tensor, items: Tensor, topk: Sequence[int]) -> Tensor:
     """Mean of a per-item value over the first k places.
@@ -37,16 +39,11 @@ def list_lengths(items: Tensor, topk: Sequence[int]) -> Tensor:
     return (items > 0).cumsum(1)[:, at]
 
 
-def row_ids(indptr: Tensor) -> Tensor:
-    """Row of each entry of compressed rows, long ``[n]``."""
-    return torch.repeat_interleave(torch.arange(len(indptr) - 1, device=indptr.device), indptr.diff())
-
-
 def history_means(values: Tensor, indptr: Tensor, entries: Tensor) -> Tensor:
     """Mean of a per-item value over each history, float64 ``[U]``, NaN for an empty history."""
     n = len(indptr) - 1
     sums = torch.zeros(n, dtype=torch.double, device=entries.device)
-    return sums.index_add_(0, row_ids(indptr), values.double()[entries]) / indptr.diff()
+    return sums.index_add_(0, owners(indptr), values.double()[entries]) / indptr.diff()
 
 
 def popularity_lift(counts: Tensor, items: Tensor, indptr: Tensor, entries: Tensor, topk: Sequence[int]) -> Tensor:
@@ -77,7 +74,7 @@ def list_shares(segments: Tensor, items: Tensor, topk: Sequence[int], n_segments
 def history_shares(segments: Tensor, indptr: Tensor, entries: Tensor, n_segments: int = 3) -> Tensor:
     """Share of each history that each segment takes, float64 ``[U, n_segments]``."""
     n = len(indptr) - 1
-    counts = torch.bincount(row_ids(indptr) * n_segments + segments[entries], minlength=n * n_segments)
+    counts = torch.bincount(owners(indptr) * n_segments + segments[entries], minlength=n * n_segments)
     return counts.view(n, n_segments) / indptr.diff().double().unsqueeze(1)
 
 
