@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
+from recbole_fair.config.registry import get_model
 from recbole_fair.model.spree.probe import Site, fit_bias_estimator, probe_accuracy
-from recbole_fair.model.spree.spree import SPREESASRec
+from recbole_fair.model.spree.spree import SPREE
 
 D, WINDOW, N_ITEMS, PROFILES, USERS = 64, 200, 3417, 10_000, 6040
 
@@ -34,9 +35,9 @@ class _Dataset:
         return N_ITEMS
 
 
-def spree() -> SPREESASRec:
+def spree() -> SPREE:
     torch.manual_seed(0)
-    model = SPREESASRec(
+    model = get_model("SPREESASRec")(
         _Settings(
             USER_ID_FIELD="user_id", ITEM_ID_FIELD="item_id", LIST_SUFFIX="_list", NEG_PREFIX="neg_", device="cpu",
             ITEM_LIST_LENGTH_FIELD="item_length", MAX_ITEM_LIST_LENGTH=WINDOW, n_layers=3, n_heads=2, hidden_size=D,

@@ -121,9 +121,10 @@ class FairConfig(Config):
                 raise FairError(f"{key} is not set: add --{key}=NAME, or '{key}: NAME' to a configuration file.")
         if not isinstance(dataset, str) or dataset in ("", ".", "..") or "/" in dataset or "\\" in dataset:
             raise FairError(f"dataset={dataset!r} is not a name; give the folder above it as data_path.")
+        base = self.external_config_dict.pop("base", None)  # from here on it is part of the model's name and class
         if isinstance(model, str):
-            model_class = get_model(model)
-            return model_class.__name__ if ":" in model else model, model_class, dataset
+            model_class = get_model(model, base)
+            return model_class.__name__ if ":" in model or base is not None else model, model_class, dataset
         if not isinstance(model, type):
             raise FairError(f"model={model!r} is neither a model's name nor a model class.")
         return model.__name__, model, dataset

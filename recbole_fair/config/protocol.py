@@ -16,7 +16,7 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_fair.config.keys import did_you_mean, metric_parts
-from recbole_fair.config.traits import Traits, trained_class
+from recbole_fair.config.traits import Traits, trained_class, trained_name
 from recbole_fair.errors import FairError
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
         raise FairError("log_wandb=True needs the package 'wandb', which is not installed.")
     _filters(final)
     _threshold(final, user)
-    stages = _STAGES.get(final["model"])
+    stages = _STAGES.get(trained_name(model_class, final["model"]))
     if stages and final.get("train_stage") not in stages:
         stage = final.get("train_stage")
         raise FairError(f"train_stage={stage!r} must be one of {', '.join(stages)}{did_you_mean(str(stage), stages)}")
@@ -334,7 +334,7 @@ def _train_sampling(final: dict[str, Any], user: Mapping[str, Any], model_class:
     if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() == "none":
         final["train_neg_sample_args"] = sampling = None
     base = Traits.of(trained_class(model_class))
-    by_rows = final["model"] in _ROW_MODELS or base.reads_users
+    by_rows = trained_name(model_class, final["model"]) in _ROW_MODELS or base.reads_users
     if sampling is None:
         pairs = base.input_type == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL
         compares = (pairs and not by_rows) or final.get("loss_type") == "BPR"

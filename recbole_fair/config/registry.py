@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 MODELS: dict[str, str] = {
     "Pop": "recbole_fair.model.bases.pop:Pop",
     "SASRec": "recbole_fair.model.bases.sasrec:SASRec",
-    "PopSteerSASRec": "recbole_fair.model.popsteer.popsteer:PopSteerSASRec",
-    "PopSteerBPR": "recbole_fair.model.popsteer.general:PopSteerBPR",
-    "PopSteerLightGCN": "recbole_fair.model.popsteer.general:PopSteerLightGCN",
-    "SPREESASRec": "recbole_fair.model.spree.spree:SPREESASRec",
-    "SPREEBERT4Rec": "recbole_fair.model.spree.spree:SPREEBERT4Rec",
     "ILEBPR": "recbole_fair.model.ile.ile:ILEBPR",
     "ILELightGCN": "recbole_fair.model.ile.ile:ILELightGCN",
     "IPSBPR": "recbole_fair.model.ile.ile:IPSBPR",
@@ -44,6 +39,14 @@ MODELS: dict[str, str] = {
     "DecFM": "recbole_fair.model.decrs.decrs:DecFM",
     "DecNFM": "recbole_fair.model.decrs.decrs:DecNFM",
 }
+
+#: Methods that stand on a base model of the user's choice: ``--model=PopSteer --base=GRU4Rec``, or ``PopSteerGRU4Rec``.
+METHODS: dict[str, str] = {
+    "PopSteer": "recbole_fair.model.popsteer.popsteer:PopSteer",
+    "SPREE": "recbole_fair.model.spree.spree:SPREE",
+}
+# Short forms that are suggested where a name is not known; any other base does as well.
+_SHORT_FORMS = ("PopSteerSASRec", "PopSteerBPR", "PopSteerLightGCN", "SPREESASRec", "SPREEBERT4Rec")
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute gives.
 TRAINERS: dict[str, str] = {
@@ -93,22 +96,56 @@ def recbole_models() -> tuple[str, ...]:
 
 def known_models() -> tuple[str, ...]:
     """All model names that ``--model`` understands, sorted."""
-    return tuple(sorted({*MODELS, *recbole_models()}))
+    return tuple(sorted({*MODELS, *METHODS, *_SHORT_FORMS, *recbole_models()}))
 
 
-def get_model(name: str) -> type[Any]:
+def method_and_base(name: str) -> tuple[str, str] | None:
+    """The method and the base that a model's name is made of; the base is empty in ``PopSteer``, None for neither."""
+    if name in MODELS or name in recbole_models():
+        return None
+    for method in METHODS:
+        base = name.removeprefix(method)
+        if base != name and (not base or base in MODELS or base in recbole_models()):
+            return method, base
+    return None
+
+
+def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
     """The model class of that name: recbole_fair's if there is one, else RecBole's; or one's own by its import path.
 
     Args:
         name: model name, matched exactly (``BPR``, not ``bpr``), or ``"module:Class"``.
+        base: the base model of a method that stands on one: such a name, or a class.
 
     Returns:
         The class.
 
     Raises:
-        FairError: when no model has that name (the nearest name is suggested), or when a library that the model
-            needs is not installed.
+        FairError: when no model has that name (the nearest name is suggested), when a method has no base or stands on
+            none, or when a library that the model needs is not installed.
     """
+    parts = method_and_base(name)
+    if base is not None and isinstance(base, str):
+        base = get_model(base)
+    if parts is None and base is not None and name.startswith(tuple(METHODS)):
+        # The name of a checkpoint whose base is a class of one's own.
+        parts = next(((one, base.__name__) for one in METHODS if name == one + base.__name__), None)
+    if parts is not None:
+        method, short = parts
+        if base is None:
+            if not short:
+                raise FairError(
+                    f"model={name} stands on a base model: add --base=NAME, such as SASRec, GRU4Rec or BPR."
+                )
+            base = get_model(short)
+        elif short and base.__name__ != short:
+            raise FairError(f"base={base.__name__} does not go with model={name}: say --model={method}.")
+        made: type[Any] = load(METHODS[method]).on(base)
+        return made
+    if base is not None:
+        raise FairError(
+            f"base={base.__name__}: {name} stands on no base model; those that do are {', '.join(METHODS)}."
+        )
     if name in MODELS:
         ours: type[Any] = load(MODELS[name])
         return ours
@@ -173,9 +210,13 @@ def lineage(model_class: type[Any], name: str | None = None) -> tuple[str, ...]:
         inherited = Traits.of(model_class).base_model_name
         base = inherited if inherited != name else None
     if base is not None:
-        base_class = get_model(base)
-        names = [*lineage(base_class, base), name]
+        names = [*lineage(_stands_on(model_class, base), base), name]
     return tuple(names)
+
+
+def _stands_on(model_class: type[Any], base: str) -> type[Any]:
+    """The class of the base model, which may be a user's own, whose name says nothing here."""
+    return Traits.of(model_class).base_class or get_model(base)
 
 
 def adopted_metrics(key: str, value: Any) -> Any:
@@ -218,8 +259,9 @@ def layers_of(model_class: type[Any], name: str | None = None) -> tuple[str, ...
     """
     name = name or model_class.__name__
     names: list[str] = []
+    base = Traits.of(model_class).base_class
     for one in lineage(model_class, name):
-        cls = model_class if one == name else get_model(one)
+        cls = model_class if one == name else base if base is not None and base.__name__ == one else get_model(one)
         ours = (c for c in reversed(cls.__mro__) if c.__module__.startswith("recbole_fair."))
         names += [f"method/{c.__name__}.yaml" for c in ours]
         names.append(f"model/{one}.yaml")

@@ -65,3 +65,9 @@ class Traits:
 def trained_class(model_class: type[Any]) -> type[Any]:
     """The class whose training a model needs: that of the base model it stands on, or itself."""
     return Traits.of(model_class).base_class or model_class
+
+
+def trained_name(model_class: type[Any], name: str) -> str:
+    """The name of the model whose training a model needs: that of the base model it stands on, or its own ``name``."""
+    traits = Traits.of(model_class)
+    return name if traits.base_class is None else traits.base_model_name or traits.base_class.__name__

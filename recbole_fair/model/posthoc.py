@@ -20,10 +20,14 @@ from tqdm import tqdm
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.split import split_class
+from recbole_fair.model.bases.split import Split, split_class, vars_of
 from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users, user_columns
 
 Progress = Callable[[int, int, str], None]
+
+# What a configuration and a data set read off a model's class, and which is the base's business.
+_OF_THE_BASE = ("type", "input_type", "sequence_fields")
+_MADE: dict[tuple[type[Any], type[Any]], type[PostHocModel]] = {}
 
 
 class PostHocModel(FairModel, AbstractRecommender):
@@ -65,6 +69,48 @@ class PostHocModel(FairModel, AbstractRecommender):
         self.variant = self.variants[-1]
         self._seed = int(config["seed"] or 0)
         self.set_strengths(**{key: config[key] for key in self.strength_keys if config[key] is not None})
+
+    # -- the same method on other bases --------------------------------------------------------------------------
+
+    @classmethod
+    def on(cls, base: type[Any]) -> type[PostHocModel]:
+        """This method on a base model of one's choice.
+
+        Args:
+            base: a model's class: RecBole's, ours, or one's own that says its users' and items' vectors.
+
+        Returns:
+            A class with ``base_class`` and ``base_model_name``, named after method and base (``PopSteerGRU4Rec``);
+            the same one for the same base.
+
+        Raises:
+            FairError: the method cannot stand on that model.
+        """
+        made = _MADE.get((cls, base))
+        if made is None:
+            made = _MADE[cls, base] = cls._make(base)
+        return made
+
+    @classmethod
+    def _make(cls, base: type[Any]) -> type[PostHocModel]:
+        if issubclass(base, PostHocModel):
+            raise FairError(f"base={base.__name__} is a post-hoc model itself; {cls.__name__} stands on a plain model.")
+        split = split_class(base) if cls.needs_split else base
+        kind = cls.kind_on(split)
+        attributes: dict[str, Any] = {
+            "__doc__": f"{cls.__name__} on {base.__name__}.",
+            "__module__": kind.__module__,
+            "base_class": split,
+            "base_model_name": base.__name__,
+        }
+        declared = vars_of(split)
+        attributes |= {name: declared[name] for name in _OF_THE_BASE if name in declared}
+        return type(f"{cls.__name__}{base.__name__}", (kind,), attributes)
+
+    @classmethod
+    def kind_on(cls, base: type[Split]) -> type[PostHocModel]:
+        """The class that the method takes on such a base; itself, unless a method has several kinds."""
+        return cls
 
     # -- what a method writes ------------------------------------------------------------------------------------
 
@@ -121,6 +167,11 @@ class PostHocModel(FairModel, AbstractRecommender):
         bias: Tensor | None = self.base.score_bias()
         return bias
 
+    def to_scores(self, products: Tensor) -> Tensor:
+        """The base's own scores for users times items plus bias: an increasing function of each entry."""
+        scores: Tensor = self.base.to_scores(products)
+        return scores
+
     def encoded_once(self) -> AbstractContextManager[None]:
         """Inside the block the base represents each batch of users once."""
         return remembered_users(self.base) if isinstance(self.base, SplitScoring) else nullcontext()
@@ -130,7 +181,7 @@ class PostHocModel(FairModel, AbstractRecommender):
         """``[B, n_items]`` scores of all items."""
         scores = self.represent_users(interaction) @ self.item_representations().t()
         bias = self.item_bias()
-        return scores if bias is None else scores + bias
+        return self.to_scores(scores if bias is None else scores + bias)
 
     @torch.no_grad()
     def predict(self, interaction: Interaction) -> Tensor:
@@ -145,7 +196,7 @@ class PostHocModel(FairModel, AbstractRecommender):
         users = self.represent_users(interaction[first])[back]
         scores = (users * self.item_representations()[item]).sum(dim=1)
         bias = self.item_bias()
-        return scores if bias is None else scores + bias[item]
+        return self.to_scores(scores if bias is None else scores + bias[item])
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """There is none: the base is trained by its own trainer, the intervention is fitted."""

@@ -23,3 +23,9 @@ SYNTHETIC_USERS: dict[str, Key] = {
         "int|str", low=1, choices=("matched",), optional=True, what="items of a synthetic user, or 'matched'"
     ),
 }
+
+#: Users whose histories lean most to either side.
+LEANING_USERS: dict[str, Key] = {
+    "profile_share": Key("float", low=0, high=0.5, open_low=True, what="users a side, of all users"),
+    "profile_history": Key("int", low=1, optional=True, what="last training interactions that tell a user's side"),
+}

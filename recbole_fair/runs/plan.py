@@ -168,6 +168,8 @@ def cell_key(config: FairConfig) -> str:
 def _refuse(settings: Mapping[str, Any]) -> None:
     single = "belongs to a single run; a comparison writes its own files and finds its own checkpoints"
     refuse(settings, keys_of("file", "start"), single)
+    if settings.get("base") is not None:
+        raise FairError(f"base={settings['base']!r}: a comparison takes models with their bases, as PopSteerGRU4Rec.")
     if settings.get("reranker") is not None:
         raise FairError(f"reranker={settings['reranker']!r}: a comparison takes --rerankers, names joined by commas.")
     if settings.get("bootstrap") == 0:

@@ -12,7 +12,7 @@ from recbole.utils import init_seed
 
 from recbole_fair.config.catalogue import matters_for_training, settings_of_base
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.registry import get_trainer
+from recbole_fair.config.registry import get_trainer, known_models
 from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
@@ -103,7 +103,9 @@ class PostHocTrainer(FairTrainer):
     def trained_config(self) -> FairConfig:
         """The configuration under which the base model alone would be trained."""
         settings = settings_of_base(self.config.user_settings, type(self.model), self.model.base_class)
-        config = FairConfig(self.model.base_model_name, self.config["dataset"], config_dict=settings)
+        name = self.model.base_model_name
+        base = name if name in known_models() else self.model.base_class
+        config = FairConfig(base, self.config["dataset"], config_dict=settings)
         config["load_col"] = self.config["load_col"]  # reading the files may have completed it
         return config
 

@@ -13,7 +13,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import FeatureType, ModelType
 
 from recbole_fair.config.contract import MutableSettings, Settings, given_by_user
-from recbole_fair.config.traits import Traits, trained_class
+from recbole_fair.config.traits import Traits, trained_class, trained_name
 from recbole_fair.data.batches.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.batches.pairs import JoinedBatches, PairLoader
 from recbole_fair.data.batches.sequences import FairSequentialDataset, WindowLoader
@@ -57,7 +57,8 @@ def create_dataset(config: Settings) -> Any:
     :class:`~recbole_fair.data.batches.sequences.FairSequentialDataset`. Nothing is read from pickled files.
     """
     module = importlib.import_module("recbole.data.dataset")
-    special = getattr(module, f"{config['model']}Dataset", None)
+    name = trained_name(config["model_class"], config["model"])
+    special = getattr(module, f"{name}Dataset", None)
     kind = config["MODEL_TYPE"]
     if special is not None:
         found = special
@@ -65,7 +66,7 @@ def create_dataset(config: Settings) -> Any:
         found = KnowledgeBasedDataset
     elif kind != ModelType.SEQUENTIAL:
         found = Dataset
-    elif config["benchmark_filename"] is not None or config["model"] in _NEEDS_PADDED_LISTS:
+    elif config["benchmark_filename"] is not None or name in _NEEDS_PADDED_LISTS:
         found = SequentialDataset
     else:
         found = FairSequentialDataset
@@ -135,6 +136,14 @@ def trains_on_users(config: Settings) -> bool:
     return Traits.of(trained_class(config["model_class"])).reads_users
 
 
+def _loader_class(config: Settings, phase: str) -> type[Any]:
+    """RecBole's choice of a loader, by the name of the model that is trained."""
+    asked = {key: config[key] for key in ("MODEL_TYPE", "eval_args")}
+    name = trained_name(config["model_class"], config["model"])
+    chosen: type[Any] = get_dataloader({**asked, "model": name}, phase)
+    return chosen
+
+
 def data_preparation(config: MutableSettings, dataset: DataSet) -> tuple[Any, Any, Any]:
     """Split a data set and make the loaders of training, validation and test.
 
@@ -162,7 +171,7 @@ def data_preparation(config: MutableSettings, dataset: DataSet) -> tuple[Any, An
             args = config["train_neg_sample_args"]
             extra = [KGSampler(dataset, args["distribution"], args["alpha"])]
         look_up_by_tensor(splits[0])
-        train = get_dataloader(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
+        train = _loader_class(config, "train")(config, splits[0], samplers[0], *extra, shuffle=config["shuffle"])
         if Traits.of(config["model_class"]).reads_pairs and not samples_items(config):
             train = JoinedBatches(config, train)
     asked = config["eval_batch_size"]
@@ -175,7 +184,7 @@ def data_preparation(config: MutableSettings, dataset: DataSet) -> tuple[Any, An
             users = users_per_batch(config, dataset.item_num)
             sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
             config["eval_batch_size"] = users if sequential else users * dataset.item_num
-        loader = get_dataloader(config, phase)
+        loader = _loader_class(config, phase)
         if loader is FullSortEvalDataLoader:
             loader = FullRankingLoader
         evaluations.append(loader(config, split, sampler, shuffle=False))

@@ -39,6 +39,7 @@ class SASRec(Split, RecBoleSASRec):
     keys = SASREC_KEYS
     trainer_name = "FairTrainer"
     reads_windows = True
+    sequential: ClassVar[bool] = True
     sequence_fields: ClassVar[tuple[str, ...] | None] = ()  # it reads no list but that of the items
     any_width: ClassVar[bool] = True
     encodes_positions: ClassVar[bool] = True

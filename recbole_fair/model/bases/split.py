@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_fair.errors import FairError
@@ -24,6 +24,7 @@ class Split:
     """A model whose scores are ``to_scores(users @ items.T + bias)``.
 
     Attributes:
+        sequential: whether users are represented by what they did last, so that synthetic ones can be.
         reads_user_id: whether a sequential model looks at who the user is beside the sequence, so that a synthetic user
             needs an identity.
         any_width: whether a sequential model gives the same for a sequence however many columns of padding follow;
@@ -32,6 +33,7 @@ class Split:
         sequence_fields: lists that a sequential model reads beside that of the items; None if that is not known.
     """
 
+    sequential: ClassVar[bool] = False
     reads_user_id: ClassVar[bool] = False
     any_width: ClassVar[bool] = False
     encodes_positions: ClassVar[bool] = False
@@ -160,7 +162,12 @@ def _same(model: type[Any], ancestor: type[Any], name: str) -> bool:
 
 
 def _compose(model: type[Any], *parents: type[Any]) -> type[Any]:
-    attributes = {"__doc__": model.__doc__, "__module__": model.__module__, "__qualname__": model.__qualname__}
+    attributes = {
+        "__doc__": model.__doc__,
+        "__module__": model.__module__,
+        "__qualname__": model.__qualname__,
+        "sequential": vars_of(model).get("sequential", issubclass(model, SequentialRecommender)),
+    }
     return type(model.__name__, parents, attributes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key
-from recbole_fair.model.profile_keys import HEAD_TAIL, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
 
 #: On every base.
 POPSTEER_KEYS: dict[str, Key] = {
@@ -45,7 +45,4 @@ SEQUENTIAL_KEYS: dict[str, Key] = {
 }
 
 #: On a base with one vector a user, whose own users are the profiles.
-GENERAL_KEYS: dict[str, Key] = {
-    "profile_share": Key("float", low=0, high=0.5, open_low=True, what="users a side, of all users"),
-    "profile_history": Key("int", low=1, optional=True, what="last training interactions that tell a user's side"),
-}
+GENERAL_KEYS: dict[str, Key] = {**LEANING_USERS}

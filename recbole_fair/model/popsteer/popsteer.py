@@ -7,27 +7,24 @@ it, decodes, and ranks with the base model's own items.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
-from recbole_fair.data.facts.profiles import check_profile_length, profiles_of
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.io.atomic import atomic_file
-from recbole_fair.model.bases.sasrec import SASRec
-from recbole_fair.model.popsteer.keys import POPSTEER_KEYS, SEQUENTIAL_KEYS
+from recbole_fair.model.bases.split import Split
+from recbole_fair.model.popsteer.keys import POPSTEER_KEYS
 from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
     COLUMNS,
@@ -39,21 +36,26 @@ from recbole_fair.model.popsteer.neurons import (
     write_neuron_table,
 )
 from recbole_fair.model.popsteer.sae import SAEFit, SAEQuality, SAESettings, TopKSAE, fit_sae, measure_sae
-from recbole_fair.model.popsteer.vectors import UserVectors, collect_prefix_vectors
+from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
+from recbole_fair.model.sided_users import SidedUsers
 
 _SMOOTHING = 10  # users of average activation added to each item before items are ranked by their users' activation
 _N_STRONGEST = 10
 _N_ITEMS = 5
-_CPU_ROWS, _GPU_ROWS = 64, 2048
 
 
 class PopSteer(PostHocModel):
     """Everything of PopSteer that does not depend on the base model.
 
-    A concrete class names its ``base_class`` and says where vectors come from: :meth:`collect_vectors` (what the
-    autoencoder is trained on) and :meth:`profile_vectors` (how users of one side are represented).
+    :meth:`on` gives the class for a base model. Its two kinds, sequential and general, say where vectors come from:
+    :meth:`collect_vectors` (what the autoencoder is trained on) and :meth:`profiles` (users of one side).
+
+    Attributes:
+        rows_at_once: users that the base represents at a time, on a CPU and elsewhere.
     """
+
+    rows_at_once: ClassVar[tuple[int, int]]
 
     keys = POPSTEER_KEYS
     variants = ("base", "reconstructed", "steered")
@@ -86,24 +88,44 @@ class PopSteer(PostHocModel):
         self._noise: torch.Generator | None = None
         self._given_shift: Tensor | None = None
 
+    @classmethod
+    def kind_on(cls, base: type[Split]) -> type[PostHocModel]:
+        """Synthetic users for sequential models, real ones for all others."""
+        from recbole_fair.model.popsteer.general import PopSteerGeneral
+        from recbole_fair.model.popsteer.sequential import PopSteerSequential
+
+        return PopSteerSequential if base.sequential else PopSteerGeneral
+
     # -- where vectors come from ---------------------------------------------------------------------------------
 
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
         """Representations of the training users, in evaluation mode."""
         raise NotImplementedError
 
-    def profile_vectors(
-        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
-    ) -> Iterator[Tensor]:
-        """Batches ``[B, d]`` of the base's representations of users who like only ``items``.
+    def profiles(self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None) -> SidedUsers:
+        """Users who like only ``items``.
 
         Args:
             items: inner ids of the items.
             inter: training interactions.
             seed: of the users' own generator.
-            n_users: how many users at most; ``synthetic_users`` when left out.
+            n_users: how many users at most; as many as the configuration asks for when left out.
         """
         raise NotImplementedError
+
+    def profile_vectors(
+        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
+    ) -> Iterator[Tensor]:
+        """Batches ``[B, d]`` of the base's representations of :meth:`profiles`; arguments as there."""
+        yield from self.represent(self.profiles(items, inter, seed, n_users))
+
+    @torch.no_grad()
+    def represent(self, users: SidedUsers) -> Iterator[Tensor]:
+        """Batches ``[B, d]`` of the base's representations of some users."""
+        self.base.eval()
+        device = self.base.item_representations().device
+        for batch in users.batches(self.rows_at_once[device.type != "cpu"]):
+            yield self.base.represent_users(batch.to(device))
 
     def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
         """Moments of the representations of users who like only ``items``."""
@@ -344,39 +366,3 @@ def _mean_by(
     """Mean of ``values`` by ``group`` ``[n]``, ``smoothing`` zeros added to each."""
     total = np.bincount(group, weights=values, minlength=n)
     return total / np.maximum(np.bincount(group, minlength=n) + smoothing, 1)
-
-
-class PopSteerSASRec(PopSteer):
-    """PopSteer on SASRec: profiles are item sequences, representations are those of the last position."""
-
-    keys = SEQUENTIAL_KEYS
-    base_class = SASRec
-    base_model_name = "SASRec"
-    type = SASRec.type
-    sequence_fields = SASRec.sequence_fields
-
-    def __init__(self, config: Settings, dataset: DataSet) -> None:
-        super().__init__(config, dataset)
-        check_profile_length(config["synthetic_length"], int(self.base.max_seq_length))
-
-    def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
-        """Representations of all training prefixes (``sae_vectors: all``) or of each user's whole history."""
-        config = self._config
-        with progress_bar("Representations", show_progress) as move:
-            return collect_prefix_vectors(
-                self.base, inter.user, inter.item, config["sae_vectors"], config["sae_vector_stride"], move
-            )
-
-    @torch.no_grad()
-    def profile_vectors(
-        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
-    ) -> Iterator[Tensor]:
-        """Representations of synthetic sequences of ``items``."""
-        profiles = profiles_of(self._config, items, inter, int(self.base.max_seq_length), seed)
-        if n_users is not None:
-            profiles = dataclasses.replace(profiles, n_users=n_users)
-        device = self.base.item_representations().device
-        self.base.eval()
-        for sequences, sizes in profiles.batches(_CPU_ROWS if device.type == "cpu" else _GPU_ROWS):
-            batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: sizes}).to(device)
-            yield self.base.represent_users(batch)

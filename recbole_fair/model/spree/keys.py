@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key
-from recbole_fair.model.profile_keys import SHARES, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import LEANING_USERS, SHARES, SYNTHETIC_USERS
 
 #: On every base.
 SPREE_KEYS: dict[str, Key] = {
@@ -19,3 +19,6 @@ SPREE_KEYS: dict[str, Key] = {
     **SHARES,
     **SYNTHETIC_USERS,
 }
+
+#: On a base with one vector a user, whose own users are the profiles.
+GENERAL_KEYS: dict[str, Key] = {**LEANING_USERS}

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from recbole.data.dataloader import NegSampleEvalDataLoader
 from recbole.data.interaction import Interaction
-from recbole.model.sequential_recommender import BERT4Rec
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
@@ -27,13 +26,15 @@ from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_by_quantile
-from recbole_fair.data.facts.profiles import SyntheticProfiles, check_profile_length, profiles_of
+from recbole_fair.data.facts.profiles import check_profile_length
 from recbole_fair.data.facts.quantiles import calibration_shares
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.sasrec import SASRec
-from recbole_fair.model.bases.split import split_class
+from recbole_fair.model.bases.split import Split
+from recbole_fair.model.contract import user_columns
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
-from recbole_fair.model.spree.keys import SPREE_KEYS
+from recbole_fair.model.sided_users import RealUsers, SidedUsers, leaning_users, synthetic_users
+from recbole_fair.model.spree.keys import GENERAL_KEYS, SPREE_KEYS
 from recbole_fair.model.spree.probe import (
     LARGEST_BIAS,
     TOLERANCE,
@@ -54,10 +55,10 @@ Hook = Callable[[Tensor], "Tensor | None"]
 
 
 class SPREE(PostHocModel):
-    """Everything of SPREE that does not depend on the base model, a transformer with ``trm_encoder.layer``.
+    """SPREE on a base model; :meth:`on` gives the class for one.
 
-    A concrete class names its ``base_class`` and may override :meth:`run_blocks` (one pass in which the blocks are
-    called as modules) and :meth:`is_output` (sites whose activation is the user's representation itself).
+    On a base with a stack of transformer blocks the site is a block and a position. On any other there is one site, the
+    user's own vector.
 
     The variant ``adaptive`` is Eq. 5, ``x + lambda f(x) v``, and ``vanilla`` Eq. 3, ``x + lambda v``.
     ``spree_adaptive`` says which of the two the run is about and ``spree_strength`` is; the other one is shown at
@@ -75,6 +76,11 @@ class SPREE(PostHocModel):
     variants = ("base", "vanilla", "adaptive")
     dossier = "sites"
 
+    @classmethod
+    def kind_on(cls, base: type[Split]) -> type[PostHocModel]:
+        """The same class; on models without sequences with other defaults."""
+        return cls if base.sequential else SPREEGeneral
+
     spree_strength: float = 8.0
     spree_adaptive: bool = True
 
@@ -89,7 +95,8 @@ class SPREE(PostHocModel):
         super().__init__(config, dataset)
         self._config = config
         parse_sites(config["spree_sites"], self.n_blocks, self.window)  # an impossible site fails before training
-        check_profile_length(config["synthetic_length"], self.window)
+        if self.base.sequential:
+            check_profile_length(config["synthetic_length"], self.window)
         d = self.base.item_representations().shape[1]
         self.register_buffer("site", torch.zeros(2, dtype=torch.long))
         self.register_buffer("direction", torch.zeros(d))
@@ -101,22 +108,28 @@ class SPREE(PostHocModel):
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the base model's encoder."""
-        return len(self.base.blocks())
+        """Blocks of the base model's encoder; without any, what stands before the items counts as one."""
+        return len(self.base.blocks()) or 1
 
     @property
     def window(self) -> int:
-        """Longest sequence that the base model reads."""
-        return int(self.base.max_seq_length)
+        """Positions of a site: those of the longest sequence that the blocks read; 1 without blocks."""
+        return int(self.base.max_seq_length) if self.base.blocks() else 1
 
     def run_blocks(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user representations from a pass that calls every block as a module, so that hooks are called."""
-        users: Tensor = self.base.represent_users(interaction)
+        if not isinstance(self.base, SASRec):
+            users: Tensor = self.base.represent_users(interaction)
+            return users
+        # RecBole's own pass; ours, which is quicker, does not call the blocks as modules.
+        sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
+        width = max(int(lengths.max()), 1) if len(lengths) else 1
+        users = self.base.forward(sequences[:, :width], lengths)
         return users
 
     def is_output(self, site: Site) -> bool:
         """Whether the activation at ``site`` is the user's representation, so that no hook is needed to edit it."""
-        return False
+        return not self.base.blocks() or (isinstance(self.base, SASRec) and site == Site(self.n_blocks, -1))
 
     def positions(self, interaction: Interaction, position: int) -> Tensor:
         """``[B]`` column of a position counted from the end; a shorter sequence gives its first column."""
@@ -189,10 +202,7 @@ class SPREE(PostHocModel):
         start = time.perf_counter()
         shares = (self._config["head_share"], self._config["tail_share"])
         head, tail = select_by_quantile(counts, *shares)
-        profiles = [
-            profiles_of(self._config, items, inter, self.window, self._seed + side)
-            for side, items in ((1, head), (2, tail))
-        ]
+        profiles = self._profiles(head, tail, inter)
         sites = parse_sites(self._config["spree_sites"], self.n_blocks, self.window)
         accuracies, differences = self._probe(profiles, sites, show_progress)
         chosen = choose_site(accuracies)
@@ -243,8 +253,19 @@ class SPREE(PostHocModel):
         }
         return self.report
 
+    def _profiles(self, head: Tensor, tail: Tensor, inter: Interactions) -> list[SidedUsers]:
+        """Users of popular and of unpopular items: synthetic on a sequential base, else those who lean to them."""
+        config = self._config
+        if self.base.sequential:
+            return [
+                synthetic_users(self.base, config, items, inter, self._seed + 1 + n)
+                for n, items in enumerate((head, tail))
+            ]
+        sides = leaning_users(inter, head, tail, config["profile_share"], config["profile_history"])
+        return [RealUsers(self.base, users) for users in sides]
+
     def _probe(
-        self, profiles: Sequence[SyntheticProfiles], sites: list[Site], show: bool
+        self, profiles: Sequence[SidedUsers], sites: list[Site], show: bool
     ) -> tuple[dict[Site, float], dict[Site, Tensor]]:
         """Probe accuracy and difference of means, unpopular minus popular users, at each site."""
         accuracies, differences = {}, {}
@@ -262,14 +283,16 @@ class SPREE(PostHocModel):
                         move(begin + number + 1, len(sites), f"block {site.block}, position {site.position}")
         return accuracies, differences
 
-    def _record(self, profiles: SyntheticProfiles, sites: Sequence[Site]) -> list[Tensor]:
-        """``[n, d]`` activations of synthetic users at each site, on the CPU."""
+    def _record(self, profiles: SidedUsers, sites: Sequence[Site]) -> list[Tensor]:
+        """``[n, d]`` activations of users of one side at each site, on the CPU."""
         device = self.direction.device
         positions = _CPU_POSITIONS if device.type == "cpu" else _GPU_POSITIONS
         kept: list[list[Tensor]] = [[] for _ in sites]
-        for sequences, lengths in profiles.batches(max(1, positions // profiles.length)):
-            batch = Interaction({self.base.ITEM_SEQ: sequences, self.base.ITEM_SEQ_LEN: lengths}).to(device)
-            for parts, found in zip(kept, self.activations(batch, sites), strict=True):
+        width = profiles.length or 1
+        if self.base.sequential and not self.base.any_width:
+            width = int(self.base.max_seq_length)
+        for batch in profiles.batches(max(1, positions // width)):
+            for parts, found in zip(kept, self.activations(batch.to(device), sites), strict=True):
                 parts.append(found.cpu())
         return [torch.cat(parts) for parts in kept]
 
@@ -345,9 +368,10 @@ class SPREE(PostHocModel):
     def scoring_notes(self) -> list[str]:
         """Say the strengths of both variants, and where they act."""
         block, position = self.site.tolist()
+        where = f"block {block} at position {position}" if self.base.blocks() else "the users' vectors"
         names = sorted(self.variants[1:], key=lambda name: name != self.final_variant)
         texts = [f"{name} at strength {self.strength_of(name):.4g}" for name in names]
-        return [f"SPREE edits block {block} at position {position}: {texts[0]}; {texts[1]}, the same mean step."]
+        return [f"SPREE edits {where}: {texts[0]}; {texts[1]}, the same mean step."]
 
     def estimate_bias(self, x: Tensor) -> Tensor:
         """``[B]`` estimated bias, in [-0.5, 0.5], for activations ``[B, d]`` at the site: f of Eq. 5."""
@@ -430,8 +454,7 @@ class SPREE(PostHocModel):
         """The result of ``compute`` for a batch of users, from memory inside :meth:`encoded_once`."""
         if self._known is None:
             return compute()
-        fields = (self.base.USER_ID, self.base.ITEM_SEQ)
-        key = (what, *(interaction[field].cpu().numpy().tobytes() for field in fields))
+        key = (what, *(interaction[field].cpu().numpy().tobytes() for field in user_columns(self.base)))
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
@@ -453,30 +476,7 @@ def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:
     return calibration_shares(counts.cpu(), lists, indptr, items, [lists.shape[1]], [0.5])[:, 0, 0] - 0.5
 
 
-class SPREESASRec(SPREE):
-    """SPREE on SASRec."""
+class SPREEGeneral(SPREE):
+    """SPREE on a model with one vector a user, whose own users are the profiles."""
 
-    base_class = SASRec
-    base_model_name = "SASRec"
-    type = SASRec.type
-    sequence_fields = SASRec.sequence_fields
-
-    def run_blocks(self, interaction: Interaction) -> Tensor:
-        """RecBole's own pass over the blocks; SASRec's quicker one does not call them as modules."""
-        sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
-        width = max(int(lengths.max()), 1) if len(lengths) else 1
-        users: Tensor = self.base.forward(sequences[:, :width], lengths)
-        return users
-
-    def is_output(self, site: Site) -> bool:
-        """SASRec scores with what leaves its last block at the last item."""
-        return site == Site(self.n_blocks, -1)
-
-
-class SPREEBERT4Rec(SPREE):
-    """SPREE on BERT4Rec: the last position is that of the mask token, whose item is predicted."""
-
-    base_class = split_class(BERT4Rec)
-    base_model_name = "BERT4Rec"
-    type = BERT4Rec.type
-    sequence_fields = base_class.sequence_fields
+    keys = GENERAL_KEYS

@@ -18,7 +18,8 @@ from recbole_fair.data.facts.profiles import SyntheticProfiles
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.sasrec import SASRec
 from recbole_fair.model.popsteer.neurons import COLUMNS, cohens_d, steering_moves, steering_weights
-from recbole_fair.model.popsteer.popsteer import PopSteerSASRec
+from recbole_fair.model.popsteer.popsteer import PopSteer
+from recbole_fair.model.popsteer.sequential import PopSteerSequential
 from recbole_fair.model.popsteer.vectors import collect_prefix_vectors
 
 N_USERS, N_ITEMS, D, WINDOW = 120, 61, 8, 12
@@ -75,7 +76,8 @@ class ToyDataset:
 class MeanOfItems(nn.Module):
     """A base model whose user is the mean of the items, the first dimension of which is popularity."""
 
-    ITEM_SEQ, ITEM_SEQ_LEN, ITEM_ID, max_seq_length = "item_id_list", "item_length", "item_id", WINDOW
+    USER_ID, ITEM_SEQ, ITEM_SEQ_LEN, ITEM_ID = "user_id", "item_id_list", "item_length", "item_id"
+    max_seq_length = WINDOW
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -92,8 +94,12 @@ class MeanOfItems(nn.Module):
         return self.table
 
 
-class ToyPopSteer(PopSteerSASRec):
+PopSteerSASRec = PopSteer.on(SASRec)
+
+
+class ToyPopSteer(PopSteerSequential):
     base_class = MeanOfItems
+    base_model_name = "MeanOfItems"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +127,7 @@ def batch(n: int = 40) -> Interaction:
     return Interaction({"item_id_list": sequences, "item_length": lengths})
 
 
-def column(model: PopSteerSASRec, name: str) -> torch.Tensor:
+def column(model: PopSteer, name: str) -> torch.Tensor:
     return model.neurons[:, COLUMNS.index(name)]
 
 

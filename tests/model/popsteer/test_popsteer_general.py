@@ -16,9 +16,11 @@ from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.split import split_class
-from recbole_fair.model.popsteer.general import PopSteerBPR, PopSteerGeneral
+from recbole_fair.model.popsteer.general import PopSteerGeneral
+from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 
+PopSteerBPR = PopSteer.on(BPR)
 KINDS = {"BPR": (BPR, split_class(BPR)), "LightGCN": (LightGCN, split_class(LightGCN))}
 
 

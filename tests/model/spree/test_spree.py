@@ -12,13 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import BERT4Rec
 from torch import nn
 
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.popularity import select_by_quantile
 from recbole_fair.errors import FairError
+from recbole_fair.model.bases.sasrec import SASRec
 from recbole_fair.model.spree.probe import Site, choose_site, fit_bias_estimator, parse_sites, probe_accuracy
-from recbole_fair.model.spree.spree import SPREE, SPREEBERT4Rec, SPREESASRec, median_bias
+from recbole_fair.model.spree.spree import SPREE, median_bias
 from recbole_fair.report.tables import intervention_tables
 
 N_USERS, N_ITEMS, D, WINDOW, K = 200, 61, 8, 12, 10
@@ -103,6 +105,8 @@ class RunningMean(nn.Module):
         self.trm_encoder = nn.Module()
         last = Blind() if config["blind"] else nn.Identity()
         self.trm_encoder.layer = nn.ModuleList([nn.Identity(), nn.Identity(), last])
+
+    sequential = True
 
     def blocks(self) -> Any:
         return self.trm_encoder.layer
@@ -349,6 +353,9 @@ def test_vanilla_makes_everyones_list_less_popular_by_the_same_mean_step(toy: An
     with toy.use_variant("base"):
         assert steered < counts[lists_of(toy).numpy()].mean()
     assert "vanilla at strength 1.5; adaptive at strength" in toy.scoring_notes()[0]
+
+
+SPREESASRec, SPREEBERT4Rec = SPREE.on(SASRec), SPREE.on(BERT4Rec)
 
 
 class ThroughHook(SPREESASRec):
