@@ -145,6 +145,16 @@ class PostHocModel(FairModel, AbstractRecommender):
         self.base.requires_grad_(False)
         self.base.eval()
 
+    @torch.no_grad()
+    def vector_size(self) -> int:
+        """``d`` of the base's representations; finding out draws no random numbers, which its training will need."""
+        modes = [(module, module.training) for module in self.base.modules()]
+        self.base.eval()
+        size = int(self.base.item_representations().shape[1])
+        for module, mode in modes:
+            module.training = mode  # not by train(), in which a model may do more
+        return size
+
     # -- scoring -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()

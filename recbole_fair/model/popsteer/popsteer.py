@@ -78,7 +78,7 @@ class PopSteer(PostHocModel):
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         self._config = config
-        d = self.base.item_representations().shape[1]
+        d = self.vector_size()
         self.sae = TopKSAE(d, config["sae_scale"] * d, config["sae_k"], config["sae_encoder_bias"])
         self.sae.eval()
         n = self.sae.n_latents

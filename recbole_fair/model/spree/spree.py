@@ -97,7 +97,7 @@ class SPREE(PostHocModel):
         parse_sites(config["spree_sites"], self.n_blocks, self.window)  # an impossible site fails before training
         if self.base.sequential:
             check_profile_length(config["synthetic_length"], self.window)
-        d = self.base.item_representations().shape[1]
+        d = self.vector_size()
         self.register_buffer("site", torch.zeros(2, dtype=torch.long))
         self.register_buffer("direction", torch.zeros(d))
         self.register_buffer("coefficients", torch.zeros(d))

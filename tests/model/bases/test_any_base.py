@@ -1,0 +1,89 @@
+"""PopSteer and SPREE on every model that can be split, from the command's entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_split import settings, tiny  # noqa: F401
+
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import get_model
+from recbole_fair.errors import FairError
+from recbole_fair.model.bases.split import split_names
+from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+
+# A family each; the others are run by hand with -m slow.
+QUICK = ("GRU4Rec", "Caser", "NGCF", "MultiVAE")
+RUN = {
+    "epochs": 1, "train_batch_size": 256, "learning_rate": 0.01, "topk": [5], "valid_metric": "NDCG@5",
+    "metrics": ["NDCG", "GiniIndex"], "show_progress": False, "head_share": 0.2, "tail_share": 0.2,
+}  # fmt: skip
+POPSTEER = {"sae_scale": 4, "sae_k": 4, "sae_epochs": 3}
+# Untrained in one epoch, or trained in two stages: their splitting is tested beside this.
+STAGED = ("RaCT", "S3Rec")
+
+
+def of_base(tiny: Path, name: str) -> dict[str, Any]:  # noqa: F811
+    own = {**settings(tiny, name), **RUN}
+    if get_model(f"PopSteer{name}").type.name == "SEQUENTIAL":
+        own["synthetic_users"] = 100
+    else:
+        own["profile_share"] = 0.2
+    if name in STAGED:
+        own["train_stage"] = "actor_pretrain" if name == "RaCT" else "pretrain"
+    return own
+
+
+def with_marks(names: tuple[str, ...]) -> list[Any]:
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", with_marks(split_names()))
+def test_popsteer(name: str, tiny: Path, in_tmp: Path) -> None:  # noqa: F811
+    own = {**of_base(tiny, name), **POPSTEER}
+    result = run_recbole_fair("PopSteer", "tiny", config_dict={**own, "base": name})
+    assert result["model"] == f"PopSteer{name}"
+    assert list(result["variants"]) == ["base", "reconstructed", "steered"]
+    assert result["base"]["source"] == "trained"
+    file = result["checkpoint"]
+    assert evaluate_checkpoint(file)["variants"] == result["variants"]
+    kept = evaluate_checkpoint(file, {"alpha_pop": 0, "alpha_unpop": 0, "keep_reconstruction_error": True})
+    assert kept["test_result"] == result["base_test_result"]
+    # The base is the model that a run of its own trains.
+    alone = run_recbole_fair(name, "tiny", config_dict=of_base_alone(own))
+    assert alone["test_result"] == pytest.approx(result["base_test_result"], abs=1e-12)
+
+
+def of_base_alone(own: dict[str, Any]) -> dict[str, Any]:
+    of_method = {*POPSTEER, "synthetic_users", "profile_share", "head_share", "tail_share"}
+    return {key: value for key, value in own.items() if key not in of_method}
+
+
+@pytest.mark.parametrize("name", with_marks(split_names()))
+def test_spree(name: str, tiny: Path, in_tmp: Path) -> None:  # noqa: F811
+    own = {**of_base(tiny, name), "bias_regularization": 0.001}
+    result = run_recbole_fair(f"SPREE{name}", "tiny", config_dict=own)
+    assert list(result["variants"]) == ["base", "vanilla", "adaptive"]
+    off = evaluate_checkpoint(result["checkpoint"], {"spree_strength": 0})
+    assert off["test_result"] == result["base_test_result"]
+    assert evaluate_checkpoint(result["checkpoint"])["variants"] == result["variants"]
+
+
+def test_names(tiny: Path) -> None:  # noqa: F811
+    by_key = FairConfig("PopSteer", "tiny", config_dict={**of_base(tiny, "GRU4Rec"), "base": "GRU4Rec"})
+    short = FairConfig("PopSteerGRU4Rec", "tiny", config_dict=of_base(tiny, "GRU4Rec"))
+    assert by_key.to_plain() == short.to_plain()
+    assert by_key["model"] == "PopSteerGRU4Rec"
+    assert by_key.model_class is get_model("PopSteerGRU4Rec") is short.model_class
+    for model, base, message in [
+        ("PopSteer", None, r"model=PopSteer stands on a base model: add --base=NAME"),
+        ("PopSteer", "NeuMF", r"NeuMF cannot be a base: a network scores each pair"),
+        ("PopSteer", "GRU4Recc", r"model='GRU4Recc' is not a known model.*GRU4Rec"),
+        ("PopSteerGRU4Rec", "BPR", r"base=BPR does not go with model=PopSteerGRU4Rec"),
+        ("PopSteer", "SPREEBPR", r"base=SPREEBPR is a post-hoc model itself"),
+        ("BPR", "SASRec", r"base=SASRec: BPR stands on no base model"),
+    ]:
+        with pytest.raises(FairError, match=message):
+            FairConfig(model, "tiny", config_dict={"base": base, "data_path": str(tiny)})
