@@ -60,7 +60,7 @@ class ToyDataset:
     """As much of a RecBole data set as fitting reads."""
 
     iid_field, item_num, user_num = "item_id", N_ITEMS, N_USERS + 1
-    item_feat, dataset_path, dataset_name = None, "nowhere", "toy"
+    item_feat, dataset_path, dataset_name, config = None, "nowhere", "toy", SETTINGS
 
     def __init__(self) -> None:
         self.field2source: dict[str, str] = {}
