@@ -110,7 +110,7 @@ def test_the_order_of_users_does_not_matter(spec: MetricSpec, monkeypatch: pytes
 
 @every_metric
 def test_nothing_is_made_on_another_device_than_the_lists(spec: MetricSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a metric makes follows the lists' device: made on the default one, here one without values, it would fail."""
+    """Made on the default device, here one that holds no values, a part of the metric would fail."""
     given = inputs(random_case(18), monkeypatch)
     found = values_of(spec, given)[0]
     fresh = dataclasses.replace(given)
