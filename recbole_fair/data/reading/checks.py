@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from recbole.utils import EvaluatorType
+from recbole.utils import EvaluatorType, FeatureType, ModelType
 
-from recbole_fair.config.contract import Settings
+from recbole_fair.config.contract import Settings, given_by_user
+from recbole_fair.config.traits import Traits
 from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 
@@ -76,6 +77,8 @@ def check_dataset(config: Settings, dataset: DataSet) -> None:
     if config["eval_type"] == EvaluatorType.RANKING and longest > n_items:
         raise FairError(f"topk={longest} is longer than the catalogue: only {n_items} items are left in the data.")
     _check_features(config, dataset)
+    _check_context(config, dataset)
+    _check_labels(config, dataset)
     _check_histories(config, users)
     if not config["repeatable"]:
         _warn_of_repeats(config, users, items)
@@ -92,6 +95,48 @@ def _check_features(config: Settings, dataset: DataSet) -> None:
                 f"{key}: {field!r} is not a loaded column of the items ({', '.join(known) or 'none are loaded'}); name "
                 "another one, or load it (load_col: {item: [...]})."
             )
+
+
+def _check_context(config: Settings, dataset: DataSet) -> None:
+    """Context models read columns of the interactions, which the items of a full ranking do not have."""
+    if config["MODEL_TYPE"] != ModelType.CONTEXT or Traits.of(config["model_class"]).ranks_all_items:
+        return
+    if "full" not in config["eval_args"]["mode"].values():
+        return
+    numerical = config["numerical_features"] or ()
+    known = (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["LABEL_FIELD"])
+    read = [
+        field
+        for field in dataset.inter_feat.columns
+        if field not in known
+        and (field in numerical or dataset.field2type[field] in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ))
+    ]
+    if read:
+        raise FairError(
+            f"load_col: {config['model']} would read {', '.join(map(repr, read))} of the interactions, which an item "
+            "that is only ranked does not have; leave it out of load_col, or rank sampled items "
+            "(eval_args: {mode: uni100})."
+        )
+
+
+def _check_labels(config: Settings, dataset: DataSet) -> None:
+    """Rankings take every interaction for a positive one, whatever its label."""
+    field = config["LABEL_FIELD"]
+    if config["eval_type"] != EvaluatorType.RANKING or config["threshold"] or field not in dataset.inter_feat:
+        return
+    labels = np.asarray(dataset.inter_feat[field])
+    negative = int((labels <= 0).sum()) if labels.dtype.kind in "fiu" else 0
+    if not negative:
+        return
+    says = f"LABEL_FIELD={field!r}: {negative} of {len(labels)} interactions have the label 0"
+    sampling = config["train_neg_sample_args"] or {}
+    if "train_neg_sample_args" in given_by_user(config) and sampling.get("distribution", "none") == "none":
+        logger.warning("%s; rankings do not look at labels, so that these count as interactions and as hits.", says)
+        return
+    raise FairError(
+        f"{says}, which rankings do not look at: these would count as interactions all the same. Leave them out by "
+        f'val_interval={{{field}: "(0,inf)"}}, do not load the column, or rate rows (metrics: [AUC]).'
+    )
 
 
 def _check_histories(config: Settings, users: IntArray) -> None:

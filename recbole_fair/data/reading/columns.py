@@ -55,7 +55,7 @@ def check_loaded_columns(config: Settings, form: Form) -> None:
         FairError: for a file or a column that is not there, with what was meant.
     """
     _check_parts(config)
-    for key in ("load_col", "unload_col"):
+    for key in ("load_col", "unload_col", "unused_col"):
         columns = given_by_user(config).get(key)
         if columns is None:
             continue
@@ -64,7 +64,7 @@ def check_loaded_columns(config: Settings, form: Form) -> None:
         if key == "load_col" and columns.get("inter") is None:
             raise FairError("load_col must have an entry inter: with the columns of users and items.")
         for source in columns:
-            _check_source(config, form, key, str(source))
+            _check_source(config, form, key, str(source), columns[source])
     _check_vectors(config, form)
 
 
@@ -80,13 +80,14 @@ def _check_parts(config: Settings) -> None:
         raise FairError(f"preload_weight={weights!r} must map a column of ids to one of numbers: {{iid: emb}}.")
 
 
-def _check_source(config: Settings, form: Form, key: str, source: str) -> None:
-    """The columns that ``load_col`` or ``unload_col`` names of one kind of file."""
+def _check_source(config: Settings, form: Form, key: str, source: str, named: object) -> None:
+    """The columns that ``load_col``, ``unload_col`` or ``unused_col`` names of one kind of file."""
     suffixes = tuple(config["additional_feat_suffix"] or ())
     kinds = ("inter", "user", "item", "kg", "link", *suffixes)
     if source not in kinds:
         raise FairError(f"{key}: {source!r} is no kind of file ({', '.join(kinds)}){did_you_mean(source, kinds)}")
-    named = given_by_user(config)[key][source]
+    if key == "unload_col" and source in (config["load_col"] or ()):
+        raise FairError(f"unload_col and load_col both name columns of {source}; use one of them (load_col: null).")
     if named == "*" or named is None or (source in ("kg", "link") and config["MODEL_TYPE"] != ModelType.KNOWLEDGE):
         return
     if not isinstance(named, (list, tuple)) or not all(isinstance(field, str) for field in named):
@@ -96,8 +97,10 @@ def _check_source(config: Settings, form: Form, key: str, source: str) -> None:
             raise FairError(f"{key} names columns of {source}, but there is no file {file}.")
         header = read_header(file, form)
         for field in named:
-            if field not in header:
+            if field not in header and (key != "unused_col" or field != config["LABEL_FIELD"]):
                 raise FairError(f"{key}: {field!r} is not a column of {file}{did_you_mean(field, header)}")
+            if key == "unused_col" and field in (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]):
+                raise FairError(f"unused_col must not name {field!r}: users and items are needed to the end.")
 
 
 def _files(config: Settings, source: str) -> list[Path]:

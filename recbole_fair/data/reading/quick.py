@@ -172,7 +172,7 @@ class QuickReading(Dataset):
             if kind == FeatureType.TOKEN:
                 feat[field] = ids
             else:
-                feat[field] = pd.Series(np.split(ids, np.cumsum(feat[field].agg(len))[:-1]), index=feat.index)
+                feat[field] = pd.Series(np.split(ids, np.cumsum(feat[field].map(len))[:-1]), index=feat.index)
 
     # -- what is said about the data -----------------------------------------------------------------------------
 
