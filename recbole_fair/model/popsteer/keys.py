@@ -42,6 +42,9 @@ SEQUENTIAL_KEYS: dict[str, Key] = {
     "sae_vectors": Key("str", choices=("all", "last"), what="vectors of all training prefixes, or one a user"),
     "sae_vector_stride": Key("int", low=1, what="prefixes beyond the window that share one pass of the base model"),
     **SYNTHETIC_USERS,
+    "synthetic_error": Key(
+        "float", low=0, open_low=True, optional=True, what="standard error of effect sizes at which drawing users ends"
+    ),
 }
 
 #: On a base with one vector a user, whose own users are the profiles.

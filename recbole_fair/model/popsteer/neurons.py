@@ -36,6 +36,24 @@ def cohens_d(mean_a: Tensor, std_a: Tensor, mean_b: Tensor, std_b: Tensor) -> Te
     return torch.where(pooled > 0, d, torch.zeros_like(d))
 
 
+def effect_size_error(d: Tensor, n_a: int, n_b: int) -> Tensor:
+    """Standard error of Cohen's d: ``sqrt((n_a + n_b) / (n_a n_b) + d^2 / (2 (n_a + n_b)))``.
+
+    The large-sample formula of Hedges and Olkin (Statistical Methods for Meta-Analysis, 1985, p. 86).
+
+    Args:
+        d: effect sizes, any shape.
+        n_a: size of one group.
+        n_b: size of the other group.
+
+    Returns:
+        Standard errors, in the shape of ``d``; infinite where a group is empty.
+    """
+    if min(n_a, n_b) < 1:
+        return torch.full_like(d, torch.inf)
+    return ((n_a + n_b) / (n_a * n_b) + d.square() / (2 * (n_a + n_b))).sqrt()
+
+
 def choose_sigma(table: Tensor, which: str) -> Tensor:
     """``[N]`` the deviation by which a neuron moves.
 

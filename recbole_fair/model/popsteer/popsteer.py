@@ -7,9 +7,11 @@ it, decodes, and ranks with the base model's own items.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +31,7 @@ from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
     COLUMNS,
     cohens_d,
+    effect_size_error,
     neuron_row,
     selected_neurons,
     steering_moves,
@@ -40,6 +43,9 @@ from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.sided_users import SidedUsers
 
+logger = logging.getLogger(__name__)
+
+_BETWEEN_LOOKS = 2000  # users a side from one look at the effect sizes' errors to the next
 _SMOOTHING = 10  # users of average activation added to each item before items are ranked by their users' activation
 _N_STRONGEST = 10
 _N_ITEMS = 5
@@ -127,15 +133,46 @@ class PopSteer(PostHocModel):
         for batch in users.batches(self.rows_at_once[device.type != "cpu"]):
             yield self.base.represent_users(batch.to(device))
 
-    def profile_moments(self, items: Tensor, inter: Interactions, seed: int, show: bool) -> StreamingMoments:
-        """Moments of the representations of users who like only ``items``."""
-        moments = StreamingMoments(self.sae.d_in)
-        with progress_bar("Popular or unpopular users", show) as move:
-            for users in self.profile_vectors(items, inter, seed):
-                moments.update(users)
+    def profile_moments(
+        self, head: Tensor, tail: Tensor, inter: Interactions, show: bool
+    ) -> tuple[StreamingMoments, StreamingMoments]:
+        """Moments of the representations of popular and of unpopular users.
+
+        Both sides are drawn in turn. Where ``synthetic_error`` is set, drawing ends once the standard error of every
+        neuron's effect size is at most that.
+        """
+        wanted = self._config["synthetic_error"]
+        sides = StreamingMoments(self.sae.d_in), StreamingMoments(self.sae.d_in)
+        streams = zip_longest(
+            self.profile_vectors(head, inter, self._seed + 1), self.profile_vectors(tail, inter, self._seed + 2)
+        )
+        looked_at = 0
+        with progress_bar("Popular and unpopular users", show) as move:
+            for batches in streams:
+                for moments, users in zip(sides, batches, strict=True):
+                    if users is not None:
+                        moments.update(users)
+                drawn = min(moments.count for moments in sides)
                 if move is not None:
-                    move(moments.count, max(moments.count, int(self._config["synthetic_users"] or 0)), "")
-        return moments
+                    move(drawn, max(drawn, int(self._config["synthetic_users"] or 0)), "")
+                if wanted is None or drawn < looked_at + _BETWEEN_LOOKS:
+                    continue
+                looked_at = drawn
+                error = self._largest_error(*sides)
+                if error <= wanted:
+                    logger.info("Effect sizes are settled after %d users a side: standard error %.3f.", drawn, error)
+                    break
+        return sides
+
+    def _largest_error(self, popular: StreamingMoments, unpopular: StreamingMoments) -> float:
+        """The largest standard error of an effect size."""
+        d = cohens_d(*(part for side in (popular, unpopular) for part in side.linear(*self._encoder())))
+        return float(effect_size_error(d, popular.count, unpopular.count).max())
+
+    def _encoder(self) -> tuple[Tensor, Tensor]:
+        """Weight and offset of ``z = W_enc x + (b_enc - W_enc b_dec)``, whose moments follow from those of x."""
+        weight = self.sae.W_enc.detach().double()
+        return weight, self.sae.b_enc.detach().double() - weight @ self.sae.b_dec.detach().double()
 
     def profile_items(self, inter: Interactions) -> tuple[Tensor, Tensor]:
         """Inner ids of the items of popular and of unpopular users.
@@ -172,8 +209,7 @@ class PopSteer(PostHocModel):
         seconds["autoencoder"] = fit.seconds
 
         start = time.perf_counter()
-        popular = self.profile_moments(head, inter, self._seed + 1, show_progress)
-        unpopular = self.profile_moments(tail, inter, self._seed + 2, show_progress)
+        popular, unpopular = self.profile_moments(head, tail, inter, show_progress)
         seconds["synthetic_users"] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -219,10 +255,7 @@ class PopSteer(PostHocModel):
     def _fill_neurons(
         self, popular: StreamingMoments, unpopular: StreamingMoments, real: StreamingMoments, firing: SAEQuality
     ) -> None:
-        # z = W_enc x + (b_enc - W_enc b_dec) is linear in x: its moments follow from those of x.
-        weight = self.sae.W_enc.detach().double()
-        offset = self.sae.b_enc.detach().double() - weight @ self.sae.b_dec.detach().double()
-        pop, unpop, actual = (moments.linear(weight, offset) for moments in (popular, unpopular, real))
+        pop, unpop, actual = (moments.linear(*self._encoder()) for moments in (popular, unpopular, real))
         frequency = firing.frequency.cpu()
         columns = [*pop, *unpop, *actual, cohens_d(*pop, *unpop), (frequency > 0).double(), frequency]
         self.neurons.copy_(torch.stack(columns, dim=1))
