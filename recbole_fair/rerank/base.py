@@ -27,11 +27,14 @@ class Candidates:
         items: Item ids, long ``[U, C]``, best first, 0 = no item: a row's candidates stand at its front.
         scores: The model's scores ``[U, C]``, falling; -inf where there is no item.
         users: Inner user id of each row, long ``[U]``.
+        spread: Standard deviation of each user's scores over all items that may be shown, float64 ``[U]``, where
+            somebody asked for it.
     """
 
     items: Tensor
     scores: Tensor
     users: Tensor
+    spread: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:
@@ -178,19 +181,34 @@ class ReRanker(ABC):
             Lists ``[U, k]``; they end early only where a user's candidates run out.
         """
         self.check(facts, k)
-        places = self.places(candidates, facts, k)
-        if places.shape[1] < k:
-            places = torch.nn.functional.pad(places, (0, k - places.shape[1]), value=-1)
-        places = places.masked_fill(candidates.items.gather(1, places.clamp(min=0)) == 0, -1)
-        # A list has no holes: where the candidates ran out, its items move up.
-        places = places.gather(1, (places < 0).to(torch.uint8).argsort(dim=1, stable=True))
-        there, at = places >= 0, places.clamp(min=0)
-        items = candidates.items.gather(1, at).masked_fill(~there, 0)
-        ordered = torch.where(there, items, -1 - torch.arange(k, device=items.device)).sort(1).values
+        lists = lists_at(candidates, self.places(candidates, facts, k), k)
+        items = lists.items
+        ordered = torch.where(items > 0, items, -1 - torch.arange(k, device=items.device)).sort(1).values
         if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
             raise ValueError(f"{type(self).__name__} put an item into a list twice.")
-        scores = candidates.scores.gather(1, at).masked_fill(~there, -torch.inf)
-        return Lists(items, scores, places)
+        return lists
+
+
+def lists_at(candidates: Candidates, places: Tensor, k: int) -> Lists:
+    """Lists from columns of candidates.
+
+    Args:
+        candidates: the candidates.
+        places: long ``[U, at most k]`` columns; columns without an item, and -1, are left out.
+        k: Length of the lists.
+
+    Returns:
+        Lists ``[U, k]``.
+    """
+    if places.shape[1] < k:
+        places = torch.nn.functional.pad(places, (0, k - places.shape[1]), value=-1)
+    places = places.masked_fill(candidates.items.gather(1, places.clamp(min=0)) == 0, -1)
+    # A list has no holes: where the candidates ran out, its items move up.
+    places = places.gather(1, (places < 0).to(torch.uint8).argsort(dim=1, stable=True))
+    there, at = places >= 0, places.clamp(min=0)
+    items = candidates.items.gather(1, at).masked_fill(~there, 0)
+    scores = candidates.scores.gather(1, at).masked_fill(~there, -torch.inf)
+    return Lists(items, scores, places)
 
 
 def key_of(field: str) -> str:

@@ -117,6 +117,37 @@ class Facts:
         shares = torch.where(total > 0, mass / total, overall)
         return shares[torch.from_numpy(owner.reshape(-1))].to(users.device)
 
+    def history_popularity(self, users: Tensor, match: str = "mean", shrinkage: float = 0.0) -> Tensor:
+        """How popular what users had is.
+
+        Args:
+            users: long ``[U]`` user ids.
+            match: ``mean`` or ``median`` of the log popularity of the history's items, repeats counted; the median of
+                an even number is the lower one in the middle.
+            shrinkage: So many items of the population's mean are added to every history (``median``: the result moves
+                towards the population's mean by the same weight).
+
+        Returns:
+            float64 ``[U]``; users without a history get the mean over all interactions, NaN if there are none.
+        """
+        ids, owner = np.unique(users.cpu().numpy(), return_inverse=True)
+        rows = self.histories.rows(ids)
+        log_pop = self.popularity.log_counts.numpy()
+        of_items = log_pop[rows.items]
+        everybody = log_pop[self.histories.items]
+        mean = float(everybody.mean()) if len(everybody) else float("nan")
+        lengths = rows.lengths
+        if match == "mean":
+            center = np.bincount(rows.users, of_items, minlength=len(ids)) / np.maximum(lengths, 1)
+        else:
+            order = np.lexsort((of_items, rows.users))
+            middle = rows.indptr[:-1] + (lengths - 1) // 2
+            center = of_items[order][np.minimum(middle, max(len(order) - 1, 0))] if len(order) else np.zeros(len(ids))
+        weight = lengths + shrinkage
+        with np.errstate(invalid="ignore"):
+            found = np.where(weight > 0, (lengths * center + shrinkage * mean) / np.maximum(weight, 1e-300), mean)
+        return torch.from_numpy(found[owner.reshape(-1)]).to(users.device)
+
     def history_counts(self, users: Tensor, items: Tensor) -> Tensor:
         """How often users have met items.
 

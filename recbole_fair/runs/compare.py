@@ -30,7 +30,7 @@ from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.loading import load_trainer, new_trainer
 from recbole_fair.runs.outputs import versions, write_atomically
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
-from recbole_fair.runs.reranking import check_reranker, facts_of_split, list_notes, reranked_struct
+from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -251,7 +251,7 @@ class _Run:
             made = make_reranker(config)
             assert made is not None
             check_reranker(trainer, made)
-            struct = reranked_struct(struct, made, facts_of_split(trainer, test, struct, made))
+            struct, _ = changed_struct(trainer, test, struct, made)
             described, notes = made.describe(max(config["topk"])), list_notes(made, config)
             facts = {**facts, "reranker": described, "seconds": time.perf_counter() - start}
         result = trainer.evaluator.result(struct)

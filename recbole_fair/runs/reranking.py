@@ -22,9 +22,11 @@ from recbole_fair.evaluator.metrics import INPUTS
 from recbole_fair.io.checkpoint import unpack_arrays
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.contract import contract_of
-from recbole_fair.rerank.base import Candidates, Facts, ReRanker
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
+from recbole_fair.rerank.base import Candidates, Facts, Lists, ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES, check_candidates
+from recbole_fair.runs.adjusting import collect_adjusted, learn, learning_notes, learning_split
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
@@ -103,14 +105,46 @@ def evaluate_reranked(
     Returns:
         The results of the base lists and of the re-ranked lists.
     """
-    n_items = eval_data._dataset.item_num
+    adjusts = isinstance(reranker, ScoreAdjuster)
+    candidates = 0 if adjusts else trainer.config[CANDIDATES] or eval_data._dataset.item_num
     with trainer.contract.use_variant(trainer.final_variant):
-        struct = trainer.collect(eval_data, show_progress, candidates=trainer.config[CANDIDATES] or n_items)
-    facts = facts_of_split(trainer, eval_data, struct, reranker)
-    changed = reranked_struct(struct, reranker, facts)
+        struct = trainer.collect(eval_data, show_progress, candidates=candidates)
+    changed, offsets = changed_struct(trainer, eval_data, struct, reranker, show_progress)
     result = trainer.evaluator.result(changed)
     result.notes += list_notes(reranker, trainer.config)
+    if offsets is not None and isinstance(reranker, ScoreAdjuster):
+        on_validation = learning_split(trainer, eval_data, reranker) is not eval_data
+        result.notes += learning_notes(reranker, offsets, on_validation)
+        if offsets.report:
+            result.curves["equilibrium"] = offsets.report
     return trainer.evaluator.result(struct), result
+
+
+def changed_struct(
+    trainer: FairTrainerMixin,
+    eval_data: EvaluationLoader,
+    struct: DataStruct,
+    reranker: ReRanker,
+    show_progress: bool = False,
+) -> tuple[DataStruct, Offsets | None]:
+    """What was collected on a split, with a re-ranker's lists in place of the model's.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        struct: what was collected on it, with candidates (a score adjuster needs none: it scores all items again).
+        reranker: the re-ranker.
+        show_progress: whether to show a bar on a terminal.
+
+    Returns:
+        The new struct, and what a score adjuster has learnt; None for other re-rankers.
+    """
+    facts = facts_of_split(trainer, eval_data, struct, reranker)
+    if not isinstance(reranker, ScoreAdjuster):
+        return reranked_struct(struct, reranker, facts), None
+    with trainer.contract.use_variant(trainer.final_variant):
+        offsets = learn(trainer, eval_data, reranker, facts, max(trainer.config["topk"]), show_progress)
+        return collect_adjusted(trainer, eval_data, reranker, facts, offsets, show_progress), offsets
 
 
 def list_notes(reranker: ReRanker, config: Settings) -> list[str]:
@@ -138,10 +172,16 @@ def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> Dat
     """
     items, scores = struct["rec.candidates"]
     k = struct["rec.items"].shape[1]
-    lists = reranker.rerank(Candidates(items, scores, struct["rec.users"]), facts, k)
+    return listed_struct(struct, reranker.rerank(Candidates(items, scores, struct["rec.users"]), facts, k))
+
+
+def listed_struct(struct: DataStruct, lists: Lists) -> DataStruct:
+    """What was collected, with other lists of the collected candidates; see :func:`reranked_struct`."""
+    items, _ = struct["rec.candidates"]
     new = DataStruct()
     for key, value in struct._data_dict.items():
-        if key not in ("rec.candidates", INPUTS):  # inputs made for the old lists do not fit the new ones
+        # Inputs made for the old lists do not fit the new ones.
+        if key not in ("rec.candidates", "rec.spread", INPUTS):
             new[key] = value
     bounds, held_out = struct["rec.positives"]
     n_items = struct["data.num_items"]

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
+from recbole.evaluator.collector import DataStruct
 
 from recbole_fair.analysis.grid import Setting
 from recbole_fair.config.catalogue import strengths_of
@@ -16,10 +17,12 @@ from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
 from recbole_fair.model.contract import FairModel
-from recbole_fair.rerank.base import ReRanker
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
+from recbole_fair.rerank.base import ReRanker, lists_at
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES
-from recbole_fair.runs.reranking import check_reranker, facts_of_split, reranked_struct
+from recbole_fair.runs.adjusting import collect_adjusted, collect_pool, pool_of
+from recbole_fair.runs.reranking import check_reranker, facts_of_split, listed_struct, reranked_struct
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 
@@ -71,6 +74,7 @@ class Sweeper:
         self.strength_keys = self.model.strength_keys
         self._stack = ExitStack()
         self._collected: dict[str, tuple[Setting, Any, Any]] = {}
+        self._offsets: tuple[str, Offsets] | None = None
 
     def __enter__(self) -> Sweeper:
         """Begin to remember what the settings share."""
@@ -127,8 +131,12 @@ class Sweeper:
                 with self.model.use_variant(self.model.final_variant):
                     found[split] = dict(self.trainer.evaluator.evaluate(self.trainer.collect(loader)))
                 continue
-            struct, facts = self._candidates(split, ours, self._made(theirs))
-            changed = reranked_struct(struct, self._made(theirs), facts)
+            made = self._made(theirs)
+            if isinstance(made, ScoreAdjuster):
+                changed = self._adjusted(split, ours, made)
+            else:
+                struct, facts = self._candidates(split, ours, made)
+                changed = reranked_struct(struct, made, facts)
             found[split] = dict(self.trainer.evaluator.evaluate(changed))
         return found
 
@@ -150,17 +158,38 @@ class Sweeper:
         made: ReRanker = get_reranker(str(self.reranker)).from_config(_Overlay(self.trainer.config, changes))
         return made
 
+    def _adjusted(self, split: str, strengths: Setting, adjuster: ScoreAdjuster) -> DataStruct:
+        """Lists of adjusted scores: out of each user's best items, or of all items where these are not enough."""
+        struct, facts = self._candidates(split, strengths, adjuster)
+        k = struct["rec.items"].shape[1]
+        learnt_on = "valid" if adjuster.learn_on == "valid" and "valid" in self.splits else split
+        key = repr((strengths, adjuster, learnt_on))
+        if self._offsets is None or self._offsets[0] != key:  # both splits of a setting share what is learnt
+            on = self._candidates(learnt_on, strengths, adjuster)
+            self._offsets = key, adjuster.learn(pool_of(on[0]), on[1], k)
+        offsets, pool = self._offsets[1], pool_of(struct)
+        ranked = adjuster.ranked(pool, facts, k, offsets)
+        if not bool(ranked.certain.all()) or "rec.meanrank" in struct:
+            with self.model.use_variant(self.model.final_variant):
+                return collect_adjusted(self.trainer, self.splits[split], adjuster, facts, offsets)
+        return listed_struct(struct, lists_at(pool, ranked.places, k))
+
     def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
         known = self._collected.get(split)
         made_for = {
             **strengths,
             "reranker_models": reranker.files if isinstance(reranker, PUFR) else (),
         }  # facts come from these models
+        if isinstance(reranker, ScoreAdjuster):
+            made_for |= {"reranker_pool": reranker.pool, "scale": reranker.scale}
         if known is None or known[0] != made_for:
             loader = self.splits[split]
-            wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
             with self.model.use_variant(self.model.final_variant):
-                struct = self.trainer.collect(loader, candidates=wanted)
+                if isinstance(reranker, ScoreAdjuster):
+                    struct = collect_pool(self.trainer, loader, reranker, max(self.trainer.config["topk"]))
+                else:
+                    wanted = self.trainer.config[CANDIDATES] or loader._dataset.item_num
+                    struct = self.trainer.collect(loader, candidates=wanted)
                 facts = facts_of_split(self.trainer, loader, struct, reranker)
             self._collected[split] = known = (made_for, struct, facts)
         return known[1], known[2]

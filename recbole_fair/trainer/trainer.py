@@ -452,16 +452,24 @@ class FairTrainerMixin(_RecBoleTrainer):
         return self.best_valid_score, self.best_valid_result if valid_data else None
 
     @torch.no_grad()
-    def collect(self, eval_data: EvaluationLoader, show_progress: bool = False, candidates: int = 0) -> DataStruct:
+    def collect(
+        self,
+        eval_data: EvaluationLoader,
+        show_progress: bool = False,
+        candidates: int = 0,
+        adjust: Callable[[Interaction, Tensor], Tensor] | None = None,
+    ) -> DataStruct:
         """One pass over a split: RecBole's ``DataStruct`` with the lists and what the metrics need.
 
-        With ``candidates`` it also holds so many of each user's best items, for a re-ranker.
+        With ``candidates`` it also holds so many of each user's best items, for a re-ranker. ``adjust`` gets each batch
+        and its scores ``[B, n_items]`` and gives the scores to rank by.
         """
         self.eval_collector.n_candidates = candidates
         later = self.scorer.follows_validation(eval_data)
         self.eval_collector.use_validation_history(self._valid_data if later else None)
         for interaction, scores, positive_u, positive_i in self.scored_batches(eval_data, show_progress):
-            self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+            ranked_by = scores if adjust is None else adjust(interaction, scores)
+            self.eval_collector.eval_batch_collect(ranked_by, interaction, positive_u, positive_i)
         self.eval_collector.model_collect(self.model)
         return self.eval_collector.get_data_struct()
 

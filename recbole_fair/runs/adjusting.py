@@ -1,0 +1,115 @@
+"""Score adjusters inside an evaluation: what they learn and on whom, and lists of adjusted scores."""
+
+from __future__ import annotations
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+from recbole_fair.data.contract import EvaluationLoader
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, spread_of
+from recbole_fair.rerank.base import Candidates, Facts
+from recbole_fair.trainer.trainer import FairTrainerMixin
+
+
+def collect_pool(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, k: int, show: bool = False) -> DataStruct:
+    """One pass over a split that keeps each user's best items, as an adjuster wants them.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        adjuster: says how many items it looks at, and whether it needs the spread of scores.
+        k: length of the lists.
+        show: whether to show a bar on a terminal.
+
+    Returns:
+        What the collector collects, with ``rec.candidates`` and, if needed, ``rec.spread``.
+    """
+    spreads: list[Tensor] = []
+
+    def note_spread(interaction: Interaction, scores: Tensor) -> Tensor:
+        spreads.append(spread_of(scores).cpu())
+        return scores
+
+    size = min(max(adjuster.pool, k), eval_data._dataset.item_num)
+    wanted = note_spread if adjuster.scale == "standard" else None
+    struct = trainer.collect(eval_data, show, candidates=size, adjust=wanted)
+    if spreads:
+        struct["rec.spread"] = torch.cat(spreads)
+    return struct
+
+
+def pool_of(struct: DataStruct) -> Candidates:
+    """The candidates in what :func:`collect_pool` returned."""
+    items, scores = struct["rec.candidates"]
+    return Candidates(items, scores, struct["rec.users"], _spread(struct))
+
+
+def _spread(struct: DataStruct) -> Tensor | None:
+    if "rec.spread" not in struct:
+        return None
+    spread: Tensor = struct["rec.spread"]
+    return spread
+
+
+def learning_split(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster) -> EvaluationLoader:
+    """The split on whose users an adjuster learns: validation if it says so and there is one, else ``eval_data``."""
+    valid = trainer._valid_data
+    return valid if adjuster.learn_on == "valid" and valid is not None else eval_data
+
+
+def learn(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, facts: Facts, k: int, show: bool = False) -> Offsets:
+    """What an adjuster subtracts from scores, learnt on the split it asks for; held-out items are not looked at.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split whose lists will be made.
+        adjuster: the adjuster.
+        facts: what is known from training.
+        k: length of the lists.
+        show: whether to show a bar on a terminal.
+    """
+    if not adjuster.learns or adjuster.changes_nothing:
+        return Offsets(torch.zeros(facts.n_items, dtype=torch.double))
+    split = learning_split(trainer, eval_data, adjuster)
+    return adjuster.learn(pool_of(collect_pool(trainer, split, adjuster, k, show)), facts, k)
+
+
+def collect_adjusted(
+    trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, facts: Facts, offsets: Offsets, show: bool = False
+) -> DataStruct:
+    """One pass over a split with adjusted scores of all items: lists, and what the metrics need.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        adjuster: the adjuster.
+        facts: what is known from training.
+        offsets: what it has learnt.
+        show: whether to show a bar on a terminal.
+    """
+    k, user_field = max(trainer.config["topk"]), trainer.config["USER_ID_FIELD"]
+
+    def adjust(interaction: Interaction, scores: Tensor) -> Tensor:
+        users = interaction[user_field].long()
+        if len(users) != len(scores):  # drawn candidates: a row each in the batch, one a user in the scores
+            users = torch.unique_consecutive(users)
+        return adjuster.adjusted(scores, users.to(scores.device), facts, k, offsets)
+
+    return trainer.collect(eval_data, show, adjust=adjust)
+
+
+def learning_notes(adjuster: ScoreAdjuster, offsets: Offsets, on_validation: bool) -> list[str]:
+    """A sentence on how near to equilibrium the biases came."""
+    found = offsets.report
+    if not found:
+        return []
+    name, whose = type(adjuster).__name__, "validation users" if on_validation else "these very users"
+    text = (
+        f"{name}: biases learnt on {found['users']} {whose} in {found['rounds']} rounds; they miss equilibrium by "
+        f"{found['residual']:.2g} on average (largest bias {found['largest_bias']:.3g})"
+    )
+    if found["certain"] < 1:
+        text += f"; for {1 - found['certain']:.2%} of them {adjuster.pool} best items (reranker_pool) are too few"
+    return [f"{text}."]
