@@ -13,7 +13,9 @@ from recbole_fair.rerank.base import Candidates, Facts
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 
-def collect_pool(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, k: int, show: bool = False) -> DataStruct:
+def collect_pool(
+    trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, k: int, show: bool = False
+) -> DataStruct:
     """One pass over a split that keeps each user's best items, as an adjuster wants them.
 
     Args:
@@ -59,7 +61,14 @@ def learning_split(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjus
     return valid if adjuster.learn_on == "valid" and valid is not None else eval_data
 
 
-def learn(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, facts: Facts, k: int, show: bool = False) -> Offsets:
+def learn(
+    trainer: FairTrainerMixin,
+    eval_data: EvaluationLoader,
+    adjuster: ScoreAdjuster,
+    facts: Facts,
+    k: int,
+    show: bool = False,
+) -> Offsets:
     """What an adjuster subtracts from scores, learnt on the split it asks for; held-out items are not looked at.
 
     Args:
@@ -77,7 +86,12 @@ def learn(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: Scor
 
 
 def collect_adjusted(
-    trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster, facts: Facts, offsets: Offsets, show: bool = False
+    trainer: FairTrainerMixin,
+    eval_data: EvaluationLoader,
+    adjuster: ScoreAdjuster,
+    facts: Facts,
+    offsets: Offsets,
+    show: bool = False,
 ) -> DataStruct:
     """One pass over a split with adjusted scores of all items: lists, and what the metrics need.
 

@@ -329,7 +329,7 @@ def test_facts_say_what_is_masked(trained: dict[str, str], in_tmp: Path) -> None
         ({"reranker": "IPR", "reranker_p": 0.5}, "reranker_p=0.5 is not a key of reranker=IPR"),
         ({"reranker_alpha": 0.5}, "reranker_alpha=0.5 has no effect: choose a re-ranker"),
         ({"reranker": "IPR", "reranker_alpha": -1}, "reranker_alpha=-1 is not allowed"),
-        ({"reranker": "no.such:Class"}, "could not be imported"),
+        ({"reranker": "no.such:Class"}, "there is no module .no. in"),
         ({"reranker": "collections:Counter"}, "not a class derived from"),
     ],
 )
