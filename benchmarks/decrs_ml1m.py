@@ -215,7 +215,7 @@ class Bench:
 
 def groups_of(result: EvaluationResult) -> list[dict[str, Any]]:
     """Sizes and values by drift threshold."""
-    table: list[dict[str, Any]] = result.groups["drift"]["groups"] if result.groups else []
+    table: list[dict[str, Any]] = result.groups["drift"].to_plain()["groups"] if result.groups else []
     return table
 
 

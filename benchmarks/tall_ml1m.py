@@ -156,7 +156,7 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
 
 def values_of(result: Any) -> dict[str, Any]:
     """Metrics of an evaluation, overall and by mainstream group."""
-    groups = result.groups["mainstream"]["groups"]
+    groups = result.groups["mainstream"].to_plain()["groups"]
     return {**result.metrics, "groups": {group["group"]: group["values"][METRIC] for group in groups}}
 
 

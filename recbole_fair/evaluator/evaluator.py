@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +14,19 @@ from torch import Tensor
 from recbole_fair.config.contract import Settings
 from recbole_fair.evaluator.bootstrap import interval, per_item_resamples, per_user_resamples
 from recbole_fair.evaluator.functional.exposure import lorenz_curve
-from recbole_fair.evaluator.group_values import UserGroups, grouped_values, metric_of, needs_of, user_groups
+from recbole_fair.evaluator.group_values import (
+    UserGroups,
+    group_intervals,
+    grouped_values,
+    metric_of,
+    needs_of,
+    user_groups,
+)
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.metrics import inputs_of, register_metrics, values_of
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.evaluator.result import EvaluationResult
-from recbole_fair.evaluator.specs import BY_KEY, HISTORY, MetricSpec, PerUser
+from recbole_fair.evaluator.specs import BY_KEY, HISTORY, MetricSpec, PerUser, bounds_of
 
 FULL_PRECISION = 15
 
@@ -49,7 +56,7 @@ class FairEvaluator(Evaluator):
         super().__init__(_FullPrecision(config))
         self.options = MetricOptions.from_config(config)
         needs_of(self.options)  # names a metric that cannot be grouped now, not after training
-        self._found: dict[str, PerUser] = {}
+        self._by_user: dict[str, PerUser] = {}
 
     def evaluate(self, dataobject: DataStruct) -> OrderedDict[str, float]:
         """Compute the metrics of the configuration, as after every epoch.
@@ -79,10 +86,10 @@ class FairEvaluator(Evaluator):
         tables: dict[str, tuple[UserGroups, dict[str, PerUser]]] = {}
         for grouping in options.group_metrics:
             specs = [metric_of(name, f"group_metrics.{grouping.name}") for name in grouping.metrics]
-            found = {spec.key: self._found.get(spec.key) or _per_user(spec, inputs) for spec in specs}
+            values = {spec.key: self._by_user.get(spec.key) or _per_user(spec, inputs) for spec in specs}
             groups = user_groups(grouping, inputs, inputs.known_facts)
-            tables[grouping.name] = groups, found
-            result.groups[grouping.name] = grouped_values(groups, found, inputs.topk)
+            tables[grouping.name] = groups, values
+            result.groups[grouping.name] = grouped_values(groups, values, inputs.topk)
         if options.bootstrap:
             self._add_intervals(result, inputs, tables)
         return result
@@ -92,40 +99,32 @@ class FairEvaluator(Evaluator):
     ) -> None:
         n, seed = self.options.bootstrap, self.options.seed
         resampled = per_item_resamples(inputs, [BY_KEY[m] for m in self.metrics if m in BY_KEY], n, seed)
-        for name, values in per_user_resamples(inputs, self._found, n, seed).items():
+        for name, values in per_user_resamples(inputs, self._by_user, n, seed).items():
             resampled.update({f"{name}@{k}": values[:, column] for column, k in enumerate(inputs.topk)})
         for key in result.metrics:
             if key in resampled:
-                result.intervals[key] = interval(result.metrics[key], resampled[key], *_bounds(key))
-        for name, (groups, found) in tables.items():
-            for member, row in zip(groups.members, result.groups[name]["groups"], strict=True):
-                inside = {
-                    m: PerUser(p.values, (p.weights if p.weights is not None else 1.0) * member.double()[:, None])
-                    for m, p in found.items()
-                }
-                row["intervals"] = {}
-                for metric, values in per_user_resamples(inputs, inside, n, seed).items():
-                    for column, k in enumerate(inputs.topk):
-                        key = f"{metric}@{k}"
-                        row["intervals"][key] = interval(row["values"][key], values[:, column], *_bounds(key))
+                result.intervals[key] = interval(result.metrics[key], resampled[key], *bounds_of(key))
+        for name, (groups, by_user) in tables.items():
+            low, high = group_intervals(groups, by_user, result.groups[name], inputs)
+            result.groups[name] = replace(result.groups[name], low=low, high=high)
 
     def _metrics(self, struct: DataStruct) -> EvaluationResult:
         inputs = inputs_of(struct, self.options) if "rec.items" in struct else None
         values: OrderedDict[str, float] = OrderedDict()
-        self._found = {}
+        self._by_user = {}
         for name in dict.fromkeys(self.metrics):
             spec = BY_KEY.get(name)
             if spec is None or inputs is None:
-                found = self.metric_class[name].calculate_metric(struct)
-                values.update({key: float(value) for key, value in found.items()})
+                of_recbole = self.metric_class[name].calculate_metric(struct)
+                values.update({key: float(value) for key, value in of_recbole.items()})
                 continue
-            found, by_user = values_of(spec, inputs)
-            values.update(found)
+            ours, by_user = values_of(spec, inputs)
+            values.update(ours)
             if by_user is not None:
-                self._found[name] = by_user
+                self._by_user[name] = by_user
         if inputs is None:
             return EvaluationResult(values)
-        per_user = {name: by_user.values for name, by_user in self._found.items()}
+        per_user = {name: by_user.values for name, by_user in self._by_user.items()}
         return EvaluationResult(
             metrics=values,
             topk=inputs.topk,
@@ -196,13 +195,6 @@ def exposure_by_popularity(inputs: EvalInputs, groups: int = 40) -> dict[str, An
 def _per_user(spec: MetricSpec, inputs: EvalInputs) -> PerUser:
     assert spec.per_user is not None  # metric_of has seen to it
     return spec.per_user(inputs)
-
-
-def _bounds(key: str) -> tuple[float, float]:
-    """Smallest and largest possible value of ``name@k``, as far as they do not depend on the data."""
-    name = key.partition("@")[0]
-    spec = BY_KEY.get(name) or BY_KEY[name.partition("_")[0]]
-    return spec.low, spec.high if isinstance(spec.high, (int, float)) else math.inf
 
 
 def _notes(inputs: EvalInputs, per_user: dict[str, Tensor]) -> list[str]:

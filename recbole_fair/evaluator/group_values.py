@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
 from recbole_fair.data.facts.groups import Column, UserFacts, taste_groups
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.bootstrap import interval, per_user_resamples
+from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, Grouping, MetricOptions
-from recbole_fair.evaluator.specs import BY_KEY, GROUPS, SEGMENTS, MetricSpec, PerUser
+from recbole_fair.evaluator.specs import BY_KEY, GROUPS, SEGMENTS, MetricSpec, PerUser, bounds_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -183,7 +185,7 @@ def _column_groups(grouping: Grouping, inputs: EvalInputs, column: Column) -> Us
     return UserGroups(f"column '{column.name}'", labels, members.bool())
 
 
-def grouped_values(groups: UserGroups, values: dict[str, PerUser], topk: tuple[int, ...]) -> dict[str, Any]:
+def grouped_values(groups: UserGroups, values: dict[str, PerUser], topk: tuple[int, ...]) -> GroupResult:
     """Values of metrics by group.
 
     Args:
@@ -192,24 +194,44 @@ def grouped_values(groups: UserGroups, values: dict[str, PerUser], topk: tuple[i
         topk: Cutoffs.
 
     Returns:
-        ``definition``, ``left_out`` (rows in no group), ``groups`` (label, size, values by ``name@k``) and ``summary``
-        (by ``name@k``: min, max, difference max - min, ratio min / max over the groups that have a value).
+        The values of each group and metric ``name@k``, without intervals.
     """
-    table: list[dict[str, Any]] = [
-        {"group": label, "size": int(size), "values": {}}
-        for label, size in zip(groups.labels, groups.members.sum(1), strict=True)
-    ]
-    summary: dict[str, dict[str, float]] = {}
+    columns: dict[str, list[float]] = {}
     for name, per_user in values.items():
         # Membership as weights: a group is the sample in which only its members are drawn.
         means = PerUser(per_user.values, per_user.weights).mean(groups.members.to(per_user.values.device))
-        for column, k in enumerate(topk):
-            key = f"{name}@{k}"
-            for row, value in zip(table, means[:, column].tolist(), strict=True):
-                row["values"][key] = value
-            known = means[:, column][~means[:, column].isnan()]
-            low, high = (float(known.min()), float(known.max())) if len(known) else (float("nan"),) * 2
-            ratio = low / high if high > 0 else float("nan")
-            summary[key] = {"min": low, "max": high, "difference": high - low, "ratio": ratio}
-    left_out = int((~groups.members.any(0)).sum()) if len(groups.labels) else groups.members.shape[1]
-    return {"definition": groups.definition, "left_out": left_out, "groups": table, "summary": summary}
+        columns |= {f"{name}@{k}": means[:, column].tolist() for column, k in enumerate(topk)}
+    labels = list(groups.labels)
+    left_out = int((~groups.members.any(0)).sum()) if labels else groups.members.shape[1]
+    sizes = dict(zip(labels, groups.members.sum(1).tolist(), strict=True))
+    return GroupResult(groups.definition, left_out, sizes, pd.DataFrame(columns, index=labels, dtype="float64"))
+
+
+def group_intervals(
+    groups: UserGroups, values: dict[str, PerUser], result: GroupResult, inputs: EvalInputs
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """95 % intervals of the values of each group, by resampling all users.
+
+    Args:
+        groups: The groups.
+        values: Per-user values by metric name.
+        result: Their values by group.
+        inputs: The evaluation; gives the number of resamples and their seed.
+
+    Returns:
+        Lower and upper bounds, shaped as ``result.by_group``.
+    """
+    by_group = result.by_group.to_numpy()
+    low, high = np.empty_like(by_group), np.empty_like(by_group)
+    for place, member in enumerate(groups.members):
+        inside = {
+            name: PerUser(p.values, (p.weights if p.weights is not None else 1.0) * member.double()[:, None])
+            for name, p in values.items()
+        }
+        drawn = per_user_resamples(inputs, inside, inputs.options.bootstrap, inputs.options.seed)
+        for name, resampled in drawn.items():
+            for column, k in enumerate(inputs.topk):
+                at = place, result.metrics.index(f"{name}@{k}")
+                low[at], high[at] = interval(by_group[at], resampled[:, column], *bounds_of(f"{name}@{k}"))
+    labels, metrics = result.labels, result.metrics
+    return pd.DataFrame(low, labels, metrics), pd.DataFrame(high, labels, metrics)

@@ -116,7 +116,14 @@ def _metric_class(spec: MetricSpec) -> type[FairMetric]:
 
 
 CLASSES: dict[str, type[FairMetric]] = {spec.key: _metric_class(spec) for spec in SPECS}
-globals().update({cls.__name__: cls for cls in CLASSES.values()})
+
+
+def __getattr__(name: str) -> type[FairMetric]:
+    """A metric's class by its name: ``from recbole_fair.evaluator.metrics import UPD``."""
+    cls = CLASSES.get(name.lower())
+    if cls is None or cls.__name__ != name:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return cls
 
 
 def adopt(key: str, path: str, found: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from recbole_fair.data.facts.popularity import Popularity
+from recbole_fair.evaluator.group_result import GroupResult
 
 
 @dataclass
@@ -41,7 +42,7 @@ class EvaluationResult:
     n_items: int = 0
     popularity: Popularity | None = None
     curves: dict[str, Any] = field(default_factory=dict)
-    groups: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, GroupResult] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -65,9 +66,11 @@ class EvaluationResult:
 
 
 def plain(value: Any) -> Any:
-    """Turn tensors, tuples and NaN inside ``value`` into lists and None, for JSON."""
+    """Turn tensors, tuples, metrics by group and NaN inside ``value`` into plain values, lists and None, for JSON."""
     if isinstance(value, Tensor):
         value = value.tolist()
+    if isinstance(value, GroupResult):
+        value = value.to_plain()
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

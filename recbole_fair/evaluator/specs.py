@@ -365,3 +365,10 @@ SPECS: tuple[MetricSpec, ...] = (
 )
 
 BY_KEY: dict[str, MetricSpec] = {spec.key: spec for spec in SPECS}
+
+
+def bounds_of(key: str) -> tuple[float, float]:
+    """Smallest and largest possible value of ``name@k``, as far as they do not depend on the data."""
+    name = key.partition("@")[0]
+    spec = BY_KEY.get(name) or BY_KEY[name.partition("_")[0]]
+    return spec.low, spec.high if isinstance(spec.high, (int, float)) else math.inf

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.evaluator.result import plain
 from recbole_fair.io.atomic import atomic_file
 
@@ -59,10 +61,19 @@ class Document(Mapping[str, Any]):
     def __post_init__(self) -> None:
         content: dict[str, Any] = {"kind": self.kind, "schema_version": SCHEMA_VERSION}
         for one in dataclasses.fields(self):
-            value = getattr(self, one.name)
+            value = self._in_mapping(one.name)
             if one.name != "extra" and not (value is None and one.metadata):
                 content[one.name] = value
         object.__setattr__(self, "_content", {**content, **self.extra})
+
+    def _in_mapping(self, name: str) -> Any:
+        """The value of a field as the mapping gives it."""
+        return getattr(self, name)
+
+    @classmethod
+    def _of_entries(cls, entries: dict[str, Any]) -> Document:
+        """The document of the parsed entries of a JSON file."""
+        return cls(**entries)
 
     def __getitem__(self, key: str) -> Any:
         """The entry of a key of the JSON file."""
@@ -92,6 +103,14 @@ class Document(Mapping[str, Any]):
         return values
 
 
+def _plain_groups(groups: Mapping[str, GroupResult]) -> dict[str, Any]:
+    return {name: result.to_plain() for name, result in groups.items()}
+
+
+def _groups_of(groups: Mapping[str, Any]) -> dict[str, GroupResult]:
+    return {name: GroupResult.from_plain(content) for name, content in groups.items()}
+
+
 def _of_model(model: str, reranker: str | None, dataset: str) -> str:
     return (f"{model} with {reranker}" if reranker else model) + f" on {dataset}"
 
@@ -106,11 +125,12 @@ class EvaluationDocument(Document):
         test_result: metrics of what the run is about, ``name@k`` to value; None without a test part.
         base_test_result: those of the plain model, for models with variants or a re-ranker.
         variants: metrics by variant, the base first.
-        variant_groups: metrics by user group, by variant.
+        variant_groups: the same by variant; as ``groups`` plain in the mapping, objects as an attribute.
         reranker: name, candidates and settings of the re-ranker.
         n_users: number of evaluated rows.
         intervals: ``name@k`` to the bounds of its 95 % interval.
-        groups: metrics by user group, by name of the grouping.
+        groups: metrics by user group, by name of the grouping; plain values in the mapping and objects
+            (:class:`~recbole_fair.evaluator.group_result.GroupResult`) as an attribute.
         curves: curves of the final lists by kind.
         calibration_curves: calibration curves by variant.
         lorenz_curves: Lorenz curves by variant.
@@ -130,11 +150,11 @@ class EvaluationDocument(Document):
     test_result: Metrics | None
     base_test_result: Metrics | None = field(default=None, metadata=_OPTIONAL)
     variants: Mapping[str, Metrics] | None = field(default=None, metadata=_OPTIONAL)
-    variant_groups: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    variant_groups: Mapping[str, Mapping[str, GroupResult]] | None = field(default=None, metadata=_OPTIONAL)
     reranker: Row | None = field(default=None, metadata=_OPTIONAL)
     n_users: int | None = field(default=None, metadata=_OPTIONAL)
     intervals: Mapping[str, Sequence[float | None]] | None = field(default=None, metadata=_OPTIONAL)
-    groups: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
+    groups: Mapping[str, GroupResult] | None = field(default=None, metadata=_OPTIONAL)
     curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
     calibration_curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
     lorenz_curves: Mapping[str, Any] | None = field(default=None, metadata=_OPTIONAL)
@@ -145,6 +165,23 @@ class EvaluationDocument(Document):
     timings: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     failed_files: Mapping[str, str] | None = field(default=None, metadata=_OPTIONAL)
+
+    def _in_mapping(self, name: str) -> Any:
+        value = super()._in_mapping(name)
+        if name == "groups" and value is not None:
+            return _plain_groups(value)
+        if name == "variant_groups" and value is not None:
+            return {variant: _plain_groups(groups) for variant, groups in value.items()}
+        return value
+
+    @classmethod
+    def _of_entries(cls, entries: dict[str, Any]) -> EvaluationDocument:
+        if entries.get("groups") is not None:
+            entries["groups"] = _groups_of(entries["groups"])
+        if entries.get("variant_groups") is not None:
+            variants = entries["variant_groups"].items()
+            entries["variant_groups"] = {variant: _groups_of(groups) for variant, groups in variants}
+        return cls(**entries)
 
     @property
     def name(self) -> str:
@@ -393,7 +430,24 @@ def document_of(content: Mapping[str, Any], source: str | Path) -> Document:
         raise FairError(f"{source} is not a whole {cls.kind} document: it lacks {', '.join(missing)}.")
     entries = {name: content[name] for name in own if name in content}
     extra = {key: value for key, value in content.items() if key not in own and key not in ("kind", "schema_version")}
-    return cls(**entries, extra=extra)
+    with named(source, cls.kind):
+        return cls._of_entries({**entries, "extra": extra})
+
+
+@contextmanager
+def named(source: str | Path, kind: str) -> Iterator[None]:
+    """Entries that are not what a document's kind promises end in a sentence that names the file.
+
+    Raises:
+        FairError: in place of whatever such an entry makes of the code that uses it.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        raise FairError(
+            f"{source} is not what recbole_fair writes for a {kind} ({type(error).__name__}: {error}); write it "
+            "again, or leave it out."
+        ) from error
 
 
 def write_document(path: str | Path, document: Document) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from recbole_fair import __version__
-from recbole_fair.errors import FairError
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
+from recbole_fair.report.documents import EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
-from recbole_fair.report.group_tables import MOST
+from recbole_fair.report.group_tables import MOST, group_tables
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.words import (
@@ -171,7 +170,7 @@ def _findings(sources: Sources) -> list[tuple[str, str, list[str]]]:
     """Anchor, name and sentences of every document."""
     found = []
     for anchor, source in _anchored(sources):
-        with _named(source):
+        with named(source.path, source.content.kind):
             found.append((anchor, _heading(source), _FORMS[source.content.kind].sentences(source.content)))
     return found
 
@@ -185,22 +184,6 @@ def _heading(source: Source) -> str:
     return _FORMS[source.content.kind].before_name + source.content.name
 
 
-@contextmanager
-def _named(source: Source) -> Iterator[None]:
-    """Entries that are not what their document's kind promises end in a sentence that names the file.
-
-    Raises:
-        FairError: in place of whatever such an entry makes of the code that shows it.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
-        raise FairError(
-            f"{source.path} is not what recbole_fair writes for a {source.content.kind} ({type(error).__name__}: "
-            f"{error}); write it again, or leave it out."
-        ) from error
-
-
 def sections_of(sources: Sources) -> list[Section]:
     """One section a document.
 
@@ -209,7 +192,7 @@ def sections_of(sources: Sources) -> list[Section]:
     """
     sections = []
     for anchor, source in _anchored(sources):
-        with _named(source):
+        with named(source.path, source.content.kind):
             sections.append(_FORMS[source.content.kind].section(anchor, source))
     together = runs_plot([source.content for source in sources.runs], *_plane(sources))
     if together is not None:
@@ -237,7 +220,8 @@ def _common(anchor: str, source: Source, name: str) -> Section:
 
 def _run_section(anchor: str, source: Source) -> Section:
     run = source.content
-    section = _common(anchor, source, str(run.get("model")))
+    assert isinstance(run, EvaluationDocument)
+    section = _common(anchor, source, run.model)
     if run.get("test_result"):
         section.tables = [_metrics(run)]
         section.more = _groups(run)
@@ -275,26 +259,26 @@ def _change_cell(name: str, before: float | None, after: float | None) -> Any:
     return (word, f"{signed_percent(change)} {word}") if word != "same" else "0 %"
 
 
-def _groups(run: Values) -> list[Table]:
-    groupings: Mapping[str, Any] = run.get("groups") or {}
-    variants: Mapping[str, Any] = run.get("variant_groups") or {str(run.get("model")): groupings}
+def _groups(run: EvaluationDocument) -> list[Table]:
     tables = []
-    for name, grouping in groupings.items():
-        groups = grouping["groups"][:MOST]
-        for metric in grouping["summary"]:
-            rows: list[list[Any]] = []
-            for place, group in enumerate(groups):
-                values = [entry[name]["groups"][place]["values"].get(metric) for entry in variants.values()]
-                rows.append([str(group["group"]), short(group["size"]), *map(short, values)])
-            for key, word in (("difference", "largest − smallest"), ("ratio", "smallest / largest")):
-                rows.append([word, "", *(short(entry[name]["summary"][metric][key]) for entry in variants.values())])
-            note = f"Groups: {grouping['definition']}."
-            if grouping["left_out"]:
-                note += f" {short(grouping['left_out'])} users without a value are left out."
-            if len(grouping["groups"]) > MOST:
-                note += f" {len(grouping['groups']) - MOST} more groups stand in the result file."
-            caption = f"{display_name(metric)} {direction(metric)} by {name}"
-            tables.append(Table(caption, [name, "users", *variants], rows, note))
+    for name, metric, variants in group_tables(run):
+        groups = next(iter(variants.values()))
+        rows: list[list[Any]] = []
+        for place, label in enumerate(groups.labels[:MOST]):
+            values = [result.by_group[metric].iat[place] for result in variants.values()]
+            rows.append([label, short(groups.sizes[label]), *map(short, values)])
+        for word, apart in (
+            ("largest − smallest", [result.difference()[metric] for result in variants.values()]),
+            ("smallest / largest", [result.ratio()[metric] for result in variants.values()]),
+        ):
+            rows.append([word, "", *map(short, apart)])
+        note = f"Groups: {groups.definition}."
+        if groups.left_out:
+            note += f" {short(groups.left_out)} users without a value are left out."
+        if len(groups.labels) > MOST:
+            note += f" {len(groups.labels) - MOST} more groups stand in the result file."
+        caption = f"{display_name(metric)} {direction(metric)} by {name}"
+        tables.append(Table(caption, [name, "users", *variants], rows, note))
     return tables
 
 

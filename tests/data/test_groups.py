@@ -81,7 +81,7 @@ def test_groups_are_means_over_their_members(monkeypatch: pytest.MonkeyPatch) ->
     rows = list(zip(case.users, case.lists, case.positives, strict=True))
     known = [row for row in rows if case.history(row[0])]
     ranked = sorted(known, key=lambda row: jaccard_to_others(case, row[0]))
-    table = result.groups["mainstream"]
+    table = result.groups["mainstream"].to_plain()
     for part, row in zip(np.array_split(np.arange(len(ranked)), 3), table["groups"], strict=True):
         assert row["size"] == len(part)
         wanted = [ndcg(ranked[r][1], ranked[r][2], 3) for r in part]
@@ -98,7 +98,7 @@ def test_groups_are_means_over_their_members(monkeypatch: pytest.MonkeyPatch) ->
     assert table["left_out"] == len(rows) - len(known)
 
     taste = taste_labels(case, segments(case.counts()))
-    for row in result.groups["popularity_taste"]["groups"]:
+    for row in result.groups["popularity_taste"].to_plain()["groups"]:
         members = [r for r in rows if taste.get(r[0]) == row["group"]]
         assert row["size"] == len(members)
         assert row["values"]["ndcg@8"] == pytest.approx(np.mean([ndcg(r[1], r[2], 8) for r in members]), rel=1e-12)
@@ -108,7 +108,7 @@ def test_groups_are_means_over_their_members(monkeypatch: pytest.MonkeyPatch) ->
         shares(case.history(u), labels)[0] for u in blockbuster
     )
 
-    drift = result.groups["drift"]["groups"]
+    drift = result.groups["drift"].to_plain()["groups"]
     assert [row["group"] for row in drift] == ["> 0", "> 0.5", "> 100"]
     assert drift[0]["size"] >= drift[1]["size"] > drift[2]["size"] == 0
     assert math.isnan(drift[2]["values"]["recall@3"])
@@ -119,7 +119,7 @@ def test_groups_that_partition_users_average_back_to_the_whole(monkeypatch: pyte
     case = random_case(8)
     case.interactions += [(case.n_users - 1, item) for item in (1, 2, 3)]  # now everybody has a history
     result = evaluate(case, monkeypatch, metrics=["NDCG"], group_metrics={"mainstream": {"metrics": ["NDCG"]}})
-    rows = result.groups["mainstream"]["groups"]
+    rows = result.groups["mainstream"].to_plain()["groups"]
     assert [row["group"] for row in rows] == ["low", "med-low", "medium", "med-high", "high"]
     assert max(row["size"] for row in rows) - min(row["size"] for row in rows) <= 1
     total = sum(row["size"] * row["values"]["ndcg@8"] for row in rows) / sum(row["size"] for row in rows)
@@ -208,13 +208,17 @@ def test_any_user_column_groups_users(toy: FakeDataset, monkeypatch: pytest.Monk
     users = Interaction({"user_id": torch.tensor([1, 2, 3])})
     collector.eval_batch_collect(scores, users, torch.tensor([0, 1, 2]), torch.tensor([1, 1, 2]))
     result = FairEvaluator(collector.config).result(collector.get_data_struct())
-    gender = result.groups["gender"]
+    gender = result.groups["gender"].to_plain()
     found = {row["group"]: (row["size"], row["values"]["hit@1"]) for row in gender["groups"]}
     assert found == {"F": (1, 0.0), "M": (1, 1.0)}
     assert gender["left_out"] == 1
     # Ages by inner id: 20, 9, 31. Two bins: {9, 20} and {31}.
-    assert [(row["size"], row["values"]["hit@1"]) for row in result.groups["age"]["groups"]] == [(2, 1.0), (1, 0.0)]
-    assert [row["group"] for row in result.groups["height"]["groups"]] == ["1.5", "1.6", "1.7"]
+    ages = result.groups["age"].to_plain()["groups"]
+    assert [(row["size"], row["values"]["hit@1"]) for row in ages] == [
+        (2, 1.0),
+        (1, 0.0),
+    ]
+    assert [row["group"] for row in result.groups["height"].to_plain()["groups"]] == ["1.5", "1.6", "1.7"]
 
 
 @pytest.mark.parametrize(

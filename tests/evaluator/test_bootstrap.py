@@ -26,7 +26,7 @@ def test_resamples_equal_lists_repeated_by_hand(monkeypatch: pytest.MonkeyPatch)
     drawn = torch.cat(list(draws(inputs.users, 6, seed=5))).long()
     specs = [BY_KEY[name.lower()] for name in ALL]
     by_item = per_item_resamples(inputs, specs, 6, 5)
-    by_user = per_user_resamples(inputs, evaluator._found, 6, 5)
+    by_user = per_user_resamples(inputs, evaluator._by_user, 6, 5)
     users, lists, positives = list(case.users), list(case.lists), list(case.positives)
     for b, times in enumerate(drawn.tolist()):
         case.lists = [ranked for ranked, n in zip(lists, times, strict=True) for _ in range(n)]
@@ -80,7 +80,7 @@ def test_result_has_intervals_for_every_metric_that_hold_its_value(monkeypatch: 
     for name, (low, high) in result.intervals.items():
         if not math.isnan(result.metrics[name]):
             assert low - 1e-12 <= result.metrics[name] <= high + 1e-12, name
-    for row in result.groups["mainstream"]["groups"]:
+    for row in result.groups["mainstream"].to_plain()["groups"]:
         low, high = row["intervals"]["ndcg@8"]
         assert low <= row["values"]["ndcg@8"] <= high
     collect(collector, case)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from report_cases import run_document
+
+from recbole_fair.report.documents import EvaluationDocument, document_of
 from recbole_fair.report.group_tables import MOST, group_lines
 
 
@@ -14,16 +17,24 @@ def grouping(values: list[float], left_out: int = 0) -> dict[str, Any]:
     return {"definition": "by some rule", "left_out": left_out, "groups": groups, "summary": summary}
 
 
+def run(**entries: Any) -> EvaluationDocument:
+    document = document_of({**run_document(groups=None, variant_groups=None), "model": "BPR", **entries}, "run.json")
+    assert isinstance(document, EvaluationDocument)
+    return document
+
+
 def test_a_run_without_groups_prints_nothing() -> None:
-    assert group_lines({"model": "BPR"}, 4) == []
+    assert group_lines(run(), 4) == []
 
 
 def test_one_table_a_grouping_with_all_variants_and_the_distance_between_groups() -> None:
-    result = {
-        "model": "SPREESASRec",
-        "groups": {"taste": grouping([0.4, 0.1], left_out=2)},
-        "variant_groups": {"base": {"taste": grouping([0.5, 0.2])}, "adaptive": {"taste": grouping([0.4, 0.1])}},
-    }
+    result = run(
+        **{
+            "model": "SPREESASRec",
+            "groups": {"taste": grouping([0.4, 0.1], left_out=2)},
+            "variant_groups": {"base": {"taste": grouping([0.5, 0.2])}, "adaptive": {"taste": grouping([0.4, 0.1])}},
+        }
+    )
     assert group_lines(result, 2) == [
         "",
         "by taste: by some rule; 2 users without a value left out",
@@ -37,6 +48,6 @@ def test_one_table_a_grouping_with_all_variants_and_the_distance_between_groups(
 
 
 def test_a_column_with_thousands_of_values_is_cut_and_says_so() -> None:
-    lines = group_lines({"model": "BPR", "groups": {"zip": grouping([0.1] * (MOST + 7))}}, 4)
+    lines = group_lines(run(**{"groups": {"zip": grouping([0.1] * (MOST + 7))}}), 4)
     assert len(lines) == 2 + 2 + MOST + 2 + 1
     assert lines[-1] == "7 more groups: a result file (result_file) has them all."
