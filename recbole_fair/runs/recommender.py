@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.traits import Traits
+from recbole_fair.data.facts.ragged import IntArray, Rows
 from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_weights, unpack_arrays
@@ -30,57 +32,11 @@ from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.runs.histories import write_lists
 from recbole_fair.runs.loading import config_of, new_model
 
-IntArray = npt.NDArray[np.int64]
 Token = str | int
-#: Changes scores ``[B, n_items]`` of users with these histories (``[B]`` rows of item ids, ragged) before the lists.
+#: Changes scores ``[B, n_items]`` of users with these histories before the lists.
 Adjustment = Callable[[Tensor, "Rows"], Tensor]
 
-_CPU_ROWS, _GPU_ROWS = 256, 8192
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Ragged rows of item ids.
-
-    Attributes:
-        starts: int64 ``[U + 1]``; row ``r`` is ``items[starts[r]:starts[r + 1]]``.
-        items: int64 ``[n]``, oldest first.
-    """
-
-    starts: IntArray
-    items: IntArray
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> Rows:
-        """Rows from lists."""
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        items = np.fromiter((item for row in rows for item in row), dtype=np.int64, count=int(lengths.sum()))
-        return cls(np.concatenate([[0], lengths.cumsum()]), items)
-
-    @property
-    def lengths(self) -> IntArray:
-        """int64 ``[U]``."""
-        return np.diff(self.starts)
-
-    def row(self, number: int) -> IntArray:
-        """One row."""
-        return self.items[self.starts[number] : self.starts[number + 1]]
-
-    def take(self, index: IntArray, last: int | None = None) -> Rows:
-        """Some rows, each cut to its ``last`` items."""
-        ends = self.starts[1:][index]
-        lengths = self.lengths[index] if last is None else np.minimum(self.lengths[index], last)
-        starts = np.concatenate([[0], lengths.cumsum()])
-        position = np.arange(starts[-1]) + np.repeat(ends - lengths - starts[:-1], lengths)
-        return Rows(starts, self.items[position])
-
-    def padded(self, width: int) -> Tensor:
-        """Long ``[U, width]``, 0 at the right."""
-        columns = np.arange(width)
-        inside = columns < self.lengths[:, None]
-        out = np.zeros(inside.shape, dtype=np.int64)
-        out[inside] = self.items
-        return torch.from_numpy(out)
+_CPU_ROWS, _GPU_ROWS = 128, 8192
 
 
 @dataclass
@@ -166,6 +122,7 @@ class Recommender:
         self.popularity: Tensor = data["counts"]
         self.item_bias: Tensor | None = None
         self.adjustments: list[Adjustment] = []
+        self._item_index = pd.Index(self.item_ids, dtype=object)
         self._item_numbers = {token: number for number, token in enumerate(self.item_ids)}
         self._user_numbers = {token: number for number, token in enumerate(data["users"])}
         self._item_numbers.pop(self.item_ids[0])  # the padding
@@ -283,14 +240,10 @@ class Recommender:
         if isinstance(histories, Mapping):
             users = list(histories) if users is None else users
             histories = list(histories.values())
-        given = [list(row) for row in histories] if histories is not None else [[] for _ in users or ()]
+        given = [[] for _ in users or ()] if histories is None else [_as_list(row) for row in histories]
         if users is not None and len(users) != len(given):
             raise FairError(f"{len(users)} users for {len(given)} histories: give as many of one as of the other.")
-        look_up = self._item_numbers.get
-        numbered = [[look_up(item if isinstance(item, str) else str(item), 0) for item in row] for row in given]
-        unknown_items = sum(row.count(0) for row in numbered)
-        if unknown_items:
-            numbered = [[item for item in row if item] for row in numbered]
+        rows, unknown_items = self._numbered(given)
         names = [str(user) for user in users] if users is not None else [str(row) for row in range(len(given))]
         numbers = np.zeros(len(names), dtype=np.int64)
         if users is not None:
@@ -305,7 +258,23 @@ class Recommender:
                 raise FairError(f"{self.config['model']} knows users by name, not by history: give users.")
         if found.unknown_users:
             found.notes.append(f"{found.unknown_users} users are not known to the model.")
-        return names, Rows.of(numbered), numbers, found
+        return names, rows, numbers, found
+
+    def _numbered(self, given: Sequence[Sequence[Token]]) -> tuple[Rows, int]:
+        """Histories in inner ids, without the items that are not known, and how many these were."""
+        lengths = np.fromiter(map(len, given), dtype=np.int64, count=len(given))
+        flat = list(chain.from_iterable(given))
+        if not set(map(type, flat)) <= {str}:
+            flat = list(map(str, flat))
+        items = self._item_index.get_indexer(pd.Index(flat, dtype=object)).astype(np.int64)
+        known = items > 0  # -1 is not known, 0 the padding
+        unknown = len(items) - int(known.sum())
+        if unknown:
+            kept = np.concatenate([[0], known.cumsum()])
+            ends = lengths.cumsum()
+            lengths = kept[ends] - kept[ends - lengths]
+            items = items[known]
+        return Rows(np.concatenate([[0], lengths.cumsum()]), items), unknown
 
     @property
     def _base(self) -> AbstractRecommender:
@@ -419,7 +388,8 @@ class Recommender:
         self, scores: Tensor, rows: Rows, numbers: IntArray, k: int, exclude_seen: bool, blocked: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Items and scores ``[B, k]`` of what may be shown."""
-        scores = scores.masked_fill(blocked.to(scores.device), -torch.inf)
+        scores = scores.clone() if scores.stride(0) == 0 else scores
+        scores[:, blocked.nonzero().squeeze(1).to(scores.device)] = -torch.inf
         if exclude_seen:
             row = np.repeat(np.arange(len(numbers)), rows.lengths)
             scores[torch.from_numpy(row), torch.from_numpy(rows.items)] = -torch.inf
@@ -476,6 +446,12 @@ class Recommender:
         found.notes.append(
             f"{len(index)} users ({why}) got the most popular items; their scores are numbers of interactions."
         )
+
+
+def _as_list(row: Iterable[Token]) -> Sequence[Token]:
+    if isinstance(row, str):
+        raise FairError(f"A history is a list of items, not the text {row!r}.")
+    return row if isinstance(row, list | tuple) else list(row)
 
 
 def _seen_rows(interactions: Mapping[str, Mapping[str, Tensor]], n_users: int) -> dict[str, Rows]:
