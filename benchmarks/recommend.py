@@ -1,7 +1,7 @@
 """How many histories a second ``Recommender.recommend`` answers: SASRec, and PopSteer on it, at the size of ml-1m.
 
-Run as ``python benchmarks/recommend.py [--threads 2] [--histories 12000]``. Weights are random, since they do not change
-the work; histories are as long as those of ml-1m (median about 96, mean about 165, from 20 to 2,314 items).
+Run as ``python benchmarks/recommend.py [--threads 2] [--histories 12000]``. Weights are random, which changes
+nothing of the work; histories are as long as those of ml-1m (median about 96, mean about 165, from 20 to 2,314 items).
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--histories", type=int, default=12_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=[])
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="seconds of the processor: for a machine that is shared"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor")
     args = parser.parse_args()
     clock = time.process_time if args.cpu_time else time.perf_counter
     torch.set_num_threads(args.threads)
@@ -73,9 +71,8 @@ def main() -> None:
                 rec.recommend(given, k=10, batch_size=size)
                 seconds.append(clock() - start)
             rates = [args.histories / second for second in sorted(seconds)]
-            print(
-                f"{model}, batch {size or 'default'}: best {rates[0]:,.0f}, median {rates[len(rates) // 2]:,.0f} a second"
-            )
+            best, median = rates[0], rates[len(rates) // 2]
+            print(f"{model}, batch {size or 'default'}: best {best:,.0f}, median {median:,.0f} a second")
 
 
 if __name__ == "__main__":

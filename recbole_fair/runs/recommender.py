@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.traits import Traits
-from recbole_fair.data.facts.ragged import IntArray, Rows
+from recbole_fair.data.facts.id_rows import IntArray, Rows
 from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_weights, unpack_arrays

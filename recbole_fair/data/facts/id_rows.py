@@ -46,6 +46,7 @@ class Rows:
         ends = self.starts[1:][index]
         lengths = self.lengths[index] if last is None else np.minimum(self.lengths[index], last)
         starts = np.concatenate([[0], lengths.cumsum()])
+        # Each row's own end less what stands before it in the new rows.
         position = np.arange(starts[-1]) + np.repeat(ends - lengths - starts[:-1], lengths)
         return Rows(starts, self.items[position])
 
