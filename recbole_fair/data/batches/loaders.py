@@ -9,25 +9,13 @@ import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader, UserDataLoader
 from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
+from recbole_fair.data.batches.samplers import ItemSets
 from recbole_fair.data.contract import DataSet
 from recbole_fair.data.ragged import gather, owners
-
-
-class _Rows:
-    """Item ids of many users, one after another."""
-
-    def __init__(self, items: list[Tensor]) -> None:
-        lengths = torch.tensor([0, *(len(entry) for entry in items)], dtype=torch.long)
-        self.indptr = lengths.cumsum(0)
-        self.items = torch.cat(items) if items else torch.zeros(0, dtype=torch.long)
-
-    def of(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Row within the batch and item id of every entry of the users at ``index``."""
-        bounds, position = gather(self.indptr, index)
-        return owners(bounds), self.items[position]
 
 
 def same_batches(loader: NegSampleEvalDataLoader, seed: int) -> Iterator[Any]:
@@ -59,19 +47,51 @@ def same_batches(loader: NegSampleEvalDataLoader, seed: int) -> Iterator[Any]:
 class FullRankingLoader(FullSortEvalDataLoader):
     """RecBole's loader with the same batches; sequential data sets, which have no such step, are left to it."""
 
-    def __init__(self, config: Settings, dataset: DataSet, sampler: Any, shuffle: bool = False) -> None:
-        super().__init__(config, dataset, sampler, shuffle=shuffle)
-        if not self.is_sequential:
-            users = self.uid_list.numpy()
-            self._history = _Rows(list(self.uid2history_item[users]))
-            self._positives = _Rows(list(self.uid2positive_item[users]))
+    uid_list: Tensor
+
+    def __init__(self, config: Settings, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+        if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or not isinstance(sampler.used_ids, ItemSets):
+            super().__init__(config, dataset, sampler, shuffle=shuffle)
+            if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+                users = self.uid_list.numpy()
+                self._history, self._positives = (
+                    _rows_of(list(rows[users])) for rows in (self.uid2history_item, self.uid2positive_item)
+                )
+            return
+        self.uid_field, self.iid_field, self.is_sequential = dataset.uid_field, dataset.iid_field, False
+        dataset.sort(by=self.uid_field, ascending=True)
+        users, items = (dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
+        positives = ItemSets.of(users, items, dataset.user_num, dataset.item_num)
+        self.uid2items_num = positives.sizes()
+        found = np.flatnonzero(self.uid2items_num)
+        self.uid_list = torch.from_numpy(found)
+        self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
+        self.sample_size = len(found)
+        self._positives = positives.rows(found)
+        self._history = sampler.used_ids.of_users(found).without(positives).rows(found)
+        super(FullSortEvalDataLoader, self).__init__(config, dataset, sampler, shuffle=False)
 
     def collate_fn(self, index: Any) -> Any:
         """One batch: users, masked pairs, and the pairs of row and held-out item."""
         if self.is_sequential:
             return super().collate_fn(index)
         rows = torch.from_numpy(np.asarray(index))
-        return self.user_df[rows], self._history.of(rows), *self._positives.of(rows)
+        return self.user_df[rows], _pairs(self._history, rows), *_pairs(self._positives, rows)
+
+
+_Rows = tuple[Tensor, Tensor]  # bounds ``[n + 1]`` and items
+
+
+def _pairs(rows: _Rows, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Row within the batch and item id of every entry of the users at ``index``."""
+    bounds, position = gather(rows[0], index)
+    return owners(bounds), rows[1][position]
+
+
+def _rows_of(items: list[Tensor]) -> _Rows:
+    """Item ids of many users, one after another."""
+    lengths = torch.tensor([0, *(len(entry) for entry in items)], dtype=torch.long)
+    return lengths.cumsum(0), torch.cat(items) if items else torch.zeros(0, dtype=torch.long)
 
 
 class UserLoader(UserDataLoader):

@@ -58,7 +58,8 @@ class FairSequentialDataset(SequentialDataset):
         self.flat = dict(self.inter_feat.interaction)
         target = row[~first]
         length = np.minimum(target - start[target], self.max_item_list_len)
-        rows = self.inter_feat[torch.from_numpy(target)]
+        index = torch.from_numpy(target)
+        rows = Interaction({name: column[index] for name, column in self.flat.items()})
         rows.update(
             Interaction({self.item_list_length_field: torch.from_numpy(length), _POSITION: torch.from_numpy(target)})
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
-from recbole.data.utils import create_samplers, get_dataloader
+from recbole.data.utils import get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import FeatureType, ModelType
 
@@ -16,6 +16,7 @@ from recbole_fair.config.contract import MutableSettings, Settings, given_by_use
 from recbole_fair.config.traits import Traits, trained_class, trained_name
 from recbole_fair.data.batches.loaders import FullRankingLoader, UserLoader
 from recbole_fair.data.batches.pairs import JoinedBatches, PairLoader
+from recbole_fair.data.batches.samplers import create_samplers
 from recbole_fair.data.batches.sequences import FairSequentialDataset, WindowLoader
 from recbole_fair.data.batches.tensor_columns import look_up_by_tensor
 from recbole_fair.data.contract import DataSet

@@ -18,6 +18,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_fair.data.reading.filters import Side, kept_rows, numbered
+from recbole_fair.data.reading.order import stable_order
 from recbole_fair.data.reading.splits import Groups, Ints, by_ratio, by_time, leave_out
 from recbole_fair.data.reading.table import Table, TextColumn, form_of, read_header, read_table
 from recbole_fair.data.reading.times import check_times
@@ -189,6 +190,28 @@ class QuickReading(Dataset):
     def _mean_actions(self, field: str) -> float:
         ids = np.asarray(self.inter_feat[field])
         return len(ids) / max(int(np.count_nonzero(np.bincount(ids))), 1)
+
+    def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
+        """Sort the interactions in place, as RecBole does: stably.
+
+        Args:
+            by: the columns, the most important first.
+            ascending: whether they rise, all of them or each.
+        """
+        names = [by] if isinstance(by, str) else list(by)
+        columns = self.inter_feat.interaction
+        if ascending is not True or any(name not in columns for name in names):
+            super().sort(by, ascending)
+            return
+        order: Ints | None = None
+        for name in reversed(names):
+            column = columns[name]
+            keys = (column if column.dim() == 1 else column[..., 0]).numpy()
+            step = stable_order(keys if order is None else keys[order])
+            if step is not None:
+                order = step if order is None else order[step]
+        if order is not None:
+            self.inter_feat._reindex(torch.from_numpy(order))
 
     # -- splits --------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from recbole_fair.data.reading.order import stable_order
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -34,8 +36,8 @@ class Groups:
         """The groups of a column ``[n]``."""
         codes = pd.factorize(keys)[0].astype(np.int64)
         lengths = np.bincount(codes)
-        sorted_already = bool((codes[1:] >= codes[:-1]).all())
-        order = np.arange(len(codes)) if sorted_already else np.argsort(codes, kind="stable")
+        order = stable_order(codes)
+        order = np.arange(len(codes)) if order is None else order
         group = np.repeat(np.arange(len(lengths)), lengths)
         position = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return cls(order, group, position, lengths)
