@@ -206,6 +206,11 @@ class Block:
         return (word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10000 * 2**32 + 1) >> np.uint64(32)
 
 
+def is_number(text: str) -> bool:
+    """Whether a cell without blanks around it is a number, infinite ones included."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def numbers_of(texts: Sequence[str], codes: Codes) -> Floats:
     """Numbers of the rows of a column.
 
@@ -222,7 +227,7 @@ def numbers_of(texts: Sequence[str], codes: Codes) -> Floats:
     values = np.empty(len(texts))
     for number, text in enumerate(texts):
         bare = text.strip()
-        if _NUMBER.fullmatch(bare):
+        if is_number(bare):
             values[number] = float(bare)
         elif bare in MISSING_NUMBERS:
             values[number] = math.nan

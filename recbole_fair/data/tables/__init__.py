@@ -1,0 +1,1 @@
+"""Tables as others keep them (csv, tsv, parquet, jsonl): read in batches, and converted into atomic files."""
