@@ -19,8 +19,9 @@ from typing import Any, NoReturn
 import click
 
 from recbole_fair import __version__
-from recbole_fair.config.layers import find_config_file, parse_value, read_yaml
-from recbole_fair.config.recbole_keys import RECBOLE_KEYS
+from recbole_fair.commands.data import convert_command
+from recbole_fair.commands.settings import read_settings
+from recbole_fair.config.layers import find_config_file, read_yaml
 from recbole_fair.errors import FairError
 
 _EXIT_INCOMPLETE = 1
@@ -353,39 +354,6 @@ def doctor(no_run: bool) -> None:
     sys.exit(0 if examine(click.echo, real_run=not no_run) else 1)
 
 
-def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Read ``--key=value`` and ``--key value`` words.
-
-    Args:
-        words: the words of the command line that no option took.
-
-    Returns:
-        Keys and values, values read as YAML. A dash inside a key is an underscore.
-
-    Raises:
-        FairError: for a word that is no setting, a key without a value, or a key given twice with different values.
-    """
-    settings: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "-c" or word.partition("=")[0] in ("--config_files", "--config-files"):
-            raise FairError(f"{word}: files of settings are for run and compare; give single ones as --key=value.")
-        if not word.startswith("--") or len(word) == 2:
-            raise FairError(f"'{word}' is not a setting; write --key=value.")
-        key, equals, text = word[2:].partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise FairError(f"--{key} needs a value: write --{key}=VALUE (true or false for a switch).")
-            text = rest.pop(0)
-        key = key if key in RECBOLE_KEYS else key.replace("-", "_")
-        value = parse_value(key, text)
-        if key in settings and settings[key] != value:
-            raise FairError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}.")
-        settings[key] = value
-    return settings
-
-
 class _LastCheckpoint:
     """Finds the newest checkpoint that this process wrote."""
 
@@ -421,6 +389,10 @@ def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
     where = f"the last checkpoint is {path}; go on with --resume={path}" if path else "no checkpoint was written yet"
     click.echo("Interrupted" + (f": {where}." if note is not None else "."), err=True)
     sys.exit(_EXIT_INTERRUPTED)
+
+
+for _command in (convert_command,):
+    cli.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -24,7 +24,7 @@ FLOW = (
     ("trainer",),
     ("runs",),
     ("quick_start",),
-    ("doctor", "cli", "__main__"),
+    ("doctor", "commands", "cli", "__main__"),
 )
 STAGE = {room: stage for stage, rooms in enumerate(FLOW) for room in rooms}
 MOST_LINES, MOST_FUNCTION_LINES = 500, 80

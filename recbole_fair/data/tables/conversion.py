@@ -69,9 +69,14 @@ class Request:
     overwrite: bool = False
 
     @property
+    def folder(self) -> Path:
+        """Folder of the data set."""
+        return Path(self.output)
+
+    @property
     def name(self) -> str:
         """Name of the data set."""
-        return Path(self.output).name
+        return self.folder.name
 
 
 @dataclass
@@ -132,7 +137,7 @@ def convert(request: Request) -> list[Report]:
     Raises:
         FairError: for anything that the user can mend.
     """
-    folder, name = Path(request.output), request.name
+    folder, name = request.folder, request.name
     if not name:
         raise FairError(f"output={str(request.output)!r} names no data set: give data/NAME.")
     wanted = [".inter", *([".item"] if request.items else []), *([".user"] if request.users else [])]
@@ -227,6 +232,7 @@ class _Interactions:
         header = [f"{USER}:token", f"{ITEM}:token"]
         if "rating" in self.roles:
             self._check_ratings(batch)
+        if "rating" in self.roles:
             names.append(RATING)
             header.append(f"{RATING}:float")
         if "time" in self.roles:

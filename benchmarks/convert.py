@@ -1,0 +1,98 @@
+"""Rows a second and peak memory of ``recbole-fair convert``, by kind and size of the file.
+
+    python benchmarks/convert.py --rows 2000000 20000000 --kinds csv jsonl parquet
+
+Files are made on the spot in a temporary folder: user ids with leading zeros, skewed items, ratings, ISO dates with a
+time zone. Each conversion runs in a process of its own, whose peak resident memory is reported with that of a process
+that has only imported the converter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+_CHUNK = 500_000
+_CONVERT = """
+import json, resource, sys, time
+from recbole_fair.data.tables.conversion import Request, convert
+idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start, cpu = time.perf_counter(), time.process_time()
+written = convert(Request(sys.argv[1], sys.argv[2]))[0].written
+found = {"rows": written, "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu,
+         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "idle_mb": idle / 1024}
+print(json.dumps(found))
+"""
+
+
+def chunks(rows: int) -> Iterator[pd.DataFrame]:
+    """Interactions in pieces."""
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, _CHUNK):
+        n = min(_CHUNK, rows - start)
+        instants = pd.to_datetime(rng.integers(1_200_000_000, 1_600_000_000, n), unit="s")
+        yield pd.DataFrame({
+            "userId": [f"{user:07d}" for user in rng.integers(0, 200_000, n)],
+            "movieId": (rng.pareto(1, n) * 200).astype(np.int64) % 50_000,
+            "rating": rng.integers(1, 6, n),
+            "date": instants.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        })  # fmt: skip
+
+
+def write(path: Path, rows: int) -> None:
+    """Make the file."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        writer = None
+        for chunk in chunks(rows):
+            table = pa.Table.from_pandas(chunk, preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+        return
+    with path.open("w", encoding="utf-8") as file:
+        for number, chunk in enumerate(chunks(rows)):
+            if path.suffix == ".csv":
+                chunk.to_csv(file, index=False, header=number == 0)
+            else:
+                chunk.to_json(file, orient="records", lines=True)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[2_000_000])
+    parser.add_argument("--kinds", nargs="+", default=["csv", "jsonl", "parquet"])
+    args = parser.parse_args()
+    print("| kind | rows | file | seconds (CPU) | rows a second (CPU) | peak memory | before |")
+    print("|---|---|---|---|---|---|---|")
+    for rows in args.rows:
+        for kind in args.kinds:
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, f"r.{kind}")
+                write(source, rows)
+                run = [sys.executable, "-c", _CONVERT, str(source), str(Path(folder, "out"))]
+                found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+                size = source.stat().st_size / 2**20
+            assert found["rows"] == rows
+            print(
+                f"| {kind} | {rows:,} | {size:.0f} MB | {found['seconds']:.0f} ({found['cpu']:.0f}) | "
+                f"{rows / found['seconds']:,.0f} ({rows / found['cpu']:,.0f}) | {found['peak_mb']:.0f} MB | "
+                f"{found['idle_mb']:.0f} MB |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Commands of the command line that do not start from a model, and what all commands share."""

@@ -1,0 +1,43 @@
+"""Settings on the command line, ``--key=value`` or ``--key value``; values are read as YAML and never evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recbole_fair.config.layers import parse_value
+from recbole_fair.config.recbole_keys import RECBOLE_KEYS
+from recbole_fair.errors import FairError
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``--key=value`` and ``--key value`` words.
+
+    Args:
+        words: the words of the command line that no option took.
+
+    Returns:
+        Keys and values, values read as YAML. A dash inside a key is an underscore.
+
+    Raises:
+        FairError: for a word that is no setting, a key without a value, or a key given twice with different values.
+    """
+    settings: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "-c" or word.partition("=")[0] in ("--config_files", "--config-files"):
+            raise FairError(f"{word}: files of settings are for run and compare; give single ones as --key=value.")
+        if not word.startswith("--") or len(word) == 2:
+            raise FairError(f"'{word}' is not a setting; write --key=value.")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise FairError(f"--{key} needs a value: write --{key}=VALUE (true or false for a switch).")
+            text = rest.pop(0)
+        key = key if key in RECBOLE_KEYS else key.replace("-", "_")
+        value = parse_value(key, text)
+        if key in settings and settings[key] != value:
+            raise FairError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}.")
+        settings[key] = value
+    return settings
