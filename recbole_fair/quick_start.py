@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from recbole.utils import EvaluatorType, init_logger
 
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.layers import find_config_file
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.traits import Traits
 from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
+from recbole_fair.io.atomic import check_places
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.timing import Stages
@@ -29,8 +31,9 @@ from recbole_fair.report.summary import metrics_table
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
-from recbole_fair.runs.outputs import check_writable, versions, write_each, write_recommendations
+from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
@@ -100,7 +103,7 @@ def run_recbole_fair(
     """
     stages = Stages()
     config = FairConfig(model, dataset, config_file_list, config_dict)
-    _check_files(config)
+    _check_files(config, *map(find_config_file, config_file_list or ()))
     reranker = make_reranker(config)
     init_logger(config)
     logger.info(config)
@@ -127,6 +130,7 @@ def run_recbole_fair(
         best_valid_result=best_result,
         seed=config["seed"],
         checkpoint=str(trainer.saved_model_file) if saved else None,
+        key=digest_of([trainer.fingerprint, settings_of_numbers(plain_config(config))]),
         **_described(config, trainer, stages),
         **entries,
     )
@@ -155,13 +159,17 @@ def load_data_and_model(
     return config, net, loaders[0]._dataset, *loaders
 
 
-def _check_files(config: FairConfig) -> None:
-    """Find out before training whether the files asked for can be written.
+def _check_files(config: FairConfig, *inputs: str | Path) -> None:
+    """Find out before training whether the files asked for can be written, and that nothing is lost there.
+
+    Args:
+        config: the configuration.
+        inputs: files that are read besides those that it names.
 
     Raises:
         FairError: naming the key and the path.
     """
-    check_writable(config, FILE_KEYS)
+    check_places({key: config[key] for key in FILE_KEYS if config[key]}, files_read(config, *inputs))
     try:
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -209,10 +217,10 @@ def evaluate_checkpoint(
     content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
+    _check_files(config, model_file)
     init_logger(config)
     with stages("data"):
         trainer, loaders = load_trainer(config, content, model_file)
-    _check_files(config)
     reranker = make_reranker(config)
     if reranker is not None:
         check_reranker(trainer, reranker)
@@ -221,6 +229,7 @@ def evaluate_checkpoint(
     result = EvaluationDocument(
         seed=content["config"]["seed"],  # of the training; another one is among the changed settings
         checkpoint=str(model_file),
+        key=digest_of([str(model_file), content["fingerprint"], settings_of_numbers(plain_config(config))]),
         **_described(config, trainer, stages),
         **entries,
     )

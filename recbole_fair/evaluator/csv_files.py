@@ -67,14 +67,15 @@ def per_item_table(result: EvaluationResult, dataset: DataSet) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
+def write_table(table: pd.DataFrame, path: str | Path, keep: bool = False) -> None:
     """Write a table as CSV, whole or not at all.
 
     Args:
         table: The table.
         path: Where to; missing folders are made.
+        keep: Whether another table that stands there is kept under another name.
     """
-    with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
+    with atomic_file(path, keep=keep, mode="w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         table.to_csv(file, index=False)
 
 
@@ -86,7 +87,7 @@ def write_per_user(path: str | Path, result: EvaluationResult, dataset: DataSet)
         result: The evaluation.
         dataset: Any split of the RecBole data set.
     """
-    write_table(per_user_table(result, dataset), path)
+    write_table(per_user_table(result, dataset), path, keep=True)
 
 
 def write_per_item(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:
@@ -97,4 +98,4 @@ def write_per_item(path: str | Path, result: EvaluationResult, dataset: DataSet)
         result: The evaluation.
         dataset: Any split of the RecBole data set.
     """
-    write_table(per_item_table(result, dataset), path)
+    write_table(per_item_table(result, dataset), path, keep=True)

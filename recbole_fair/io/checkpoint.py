@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import random
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scipy import sparse
 
 from recbole_fair import __version__
 from recbole_fair.errors import FairError
-from recbole_fair.io.atomic import atomic_file
+from recbole_fair.io.atomic import atomic_file, fresh_file
 
 FORMAT = "recbole_fair"
 FORMAT_VERSION = 1
@@ -106,19 +106,39 @@ def plain_config(config: Config) -> dict[str, Any]:
     return plain
 
 
-def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+_last_saved: str | None = None
+
+
+def last_saved() -> str | None:
+    """The checkpoint that this process wrote last; None before the first."""
+    return _last_saved
+
+
+def save_checkpoint(path: str | Path, content: Mapping[str, Any], fresh: bool = False) -> str:
     """Write ``content`` atomically, with the format's name and version and the package's version.
 
     Args:
         path: the file; its directory is made if it is missing.
         content: anything :func:`to_plain` accepts.
+        fresh: whether to replace no file: the first free one of ``path``, ``path-2``, ... is taken.
+
+    Returns:
+        Where it was written.
 
     Raises:
         FairError: if the file cannot be written.
     """
+    global _last_saved
     payload = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": __version__, **to_plain(content)}
-    with atomic_file(path, "the checkpoint ") as file:
-        torch.save(payload, file)
+    if fresh:
+        with fresh_file(path, "the checkpoint ") as made:
+            torch.save(payload, made.file)
+        path = made.path
+    else:
+        with atomic_file(path, "the checkpoint ") as file:
+            torch.save(payload, file)
+    _last_saved = str(path)
+    return _last_saved
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -196,20 +216,3 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-
-
-def unused(path: str | Path, taken: Callable[[Path], bool] = Path.exists) -> str:
-    """A name that is not taken: the given one, or with ``-2``, ``-3``, ... before its ending.
-
-    RecBole's names count seconds, so that a second run within one would overwrite the first one's checkpoint.
-
-    Args:
-        path: the wanted name.
-        taken: says whether a name is; those of files that exist when left out.
-    """
-    wanted = Path(path)
-    found, number = wanted, 1
-    while taken(found):
-        number += 1
-        found = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-    return str(found)

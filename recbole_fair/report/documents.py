@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ class Document(Mapping[str, Any]):
         dataset: name of the data set.
         notes: sentences for whoever reads the numbers.
         versions: versions of what the numbers depend on, by package.
+        failed_files: files that could not be written, with the reason; never in the document's own file.
         extra: further entries, which stand beside the others in the mapping and in the file: what a method reports
             about its fit, or what a later version of recbole_fair has written.
     """
@@ -52,6 +55,7 @@ class Document(Mapping[str, Any]):
     notes: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    failed_files: Mapping[str, str] | None = field(default=None, metadata=_OPTIONAL)
 
     def __init_subclass__(cls) -> None:
         """Make the kind known to :func:`document_of`."""
@@ -140,7 +144,7 @@ class EvaluationDocument(Document):
         popularity: the definition of popularity in use.
         timings: seconds by stage.
         checkpoint: file of the model, None if it was not saved.
-        failed_files: files that could not be written, with the reason; never in the document's own file.
+        key: digest of what was asked for: equal keys mean equal numbers.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -164,7 +168,7 @@ class EvaluationDocument(Document):
     popularity: Row | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
-    failed_files: Mapping[str, str] | None = field(default=None, metadata=_OPTIONAL)
+    key: str | None = None
 
     def _in_mapping(self, name: str) -> Any:
         value = super()._in_mapping(name)
@@ -305,6 +309,7 @@ class DossierDocument(Document):
         model: name of the model.
         seed: of the training.
         checkpoint: file of the model.
+        key: digest of what was asked for and of whom.
         split: whose users and metrics were looked at.
         metrics: the metrics that the dossier is about, ``name@k``, accuracy first.
         strengths: scoring-time settings in use.
@@ -320,6 +325,7 @@ class DossierDocument(Document):
     model: str
     seed: int | None
     checkpoint: str | None = None
+    key: str | None = None
     split: str
     metrics: Sequence[str]
     strengths: Mapping[str, Any]
@@ -450,12 +456,28 @@ def named(source: str | Path, kind: str) -> Iterator[None]:
         ) from error
 
 
+def key_of(path: str | Path) -> str | None:
+    """The key in a document's file: equal keys mean the same question; None if there is no such file or it has none."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    key = content.get("key") if isinstance(content, dict) else None
+    return key if isinstance(key, str) else None
+
+
 def write_document(path: str | Path, document: Document) -> None:
     """Write a document as JSON, as a whole or not at all.
+
+    A document of the same key that stands there is replaced; anything else is kept under another name.
 
     Raises:
         FairError: if it cannot be written.
     """
+    key = document.get("key")
+    keep = key is None or key_of(path) != key
     # A lone surrogate (a file name in another encoding) becomes the escape that JSON has for it.
-    with atomic_file(path, "the result ", mode="w", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_file(path, "the result ", keep, mode="w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(document.to_plain(), file, indent=2, ensure_ascii=False, allow_nan=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from recbole_fair.report.style import (
     house_style,
     metric_label,
     new_figure,
-    save_figure,
 )
 
 #: One colour, marker and line a group of users, the same in every figure.
@@ -359,12 +357,3 @@ def site_figures(dossier: SiteDossier, metrics: Sequence[str]) -> dict[str, Call
         "bias": lambda: biases(dossier),
         "strengths": lambda: strength_curves(dossier, metrics),
     }
-
-
-def save_figures(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> list[str]:
-    """Draw and save figures as PNG and SVG.
-
-    Returns:
-        The files' names.
-    """
-    return [path.name for name, draw in figures.items() for path in save_figure(draw(), folder / name)]

@@ -6,11 +6,13 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import init_logger
 
@@ -23,12 +25,14 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.io.checkpoint import load_checkpoint
+from recbole_fair.io.locks import locked
 from recbole_fair.report.comparison import latex, markdown, text
 from recbole_fair.report.documents import ComparisonDocument, rows_of, write_document
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
+from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
-from recbole_fair.runs.outputs import versions, write_atomically
+from recbole_fair.runs.outputs import claim, versions, write_atomically, write_each
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
@@ -130,19 +134,34 @@ def compare(
         settings=plan.settings,
         notes=[*plan.notes, *run.notes],
         seconds=time.perf_counter() - start,
+        key=digest_of([plan.models, plan.rerankers, plan.seeds, reference, spread, permutations, run.cell_keys()]),
         versions=versions(),
     )
-    decimals = int(config["metric_decimal_place"] or 4)
-    write_document(folder / "comparison.json", result)
-    write_table(cells_table(cells), folder / "cells.csv")
-    write_table(table, folder / "systems.csv")
-    write_table(tests, folder / "tests.csv")
-    write_atomically(folder / "comparison.md", lambda file: _write_text(file, markdown(result, decimals)))
-    write_atomically(folder / "comparison.tex", lambda file: _write_text(file, latex(result, decimals)))
-    for line in text(result, decimals):
+    result = _written(result, folder, cells, int(config["metric_decimal_place"] or 4))
+    for line in text(result, int(config["metric_decimal_place"] or 4)):
         logger.info(line)
-    logger.info("Written: comparison.json, .md, .tex, systems.csv, tests.csv, cells.csv in %s", folder)
     return result
+
+
+def _written(result: ComparisonDocument, folder: Path, cells: Sequence[Cell], decimals: int) -> ComparisonDocument:
+    """Write the document and the tables under names that no other comparison has."""
+    names = ("comparison.json", "comparison.md", "comparison.tex", "systems.csv", "tests.csv", "cells.csv")
+
+    def files(number: int) -> list[Path]:
+        return [folder / (name if number == 1 else name.replace(".", f"-{number}.")) for name in names]
+
+    document, of_text, of_latex, systems, tests, all_cells = files(claim(files, str(result.key)))
+    writers: dict[Path, Callable[[], None]] = {
+        document: lambda: write_document(document, result),
+        all_cells: lambda: write_table(cells_table(cells), all_cells),
+        systems: lambda: write_table(pd.DataFrame(result.systems), systems),
+        tests: lambda: write_table(pd.DataFrame(result.comparisons), tests),
+        of_text: lambda: write_atomically(of_text, lambda file: _write_text(file, markdown(result, decimals))),
+        of_latex: lambda: write_atomically(of_latex, lambda file: _write_text(file, latex(result, decimals))),
+    }
+    failed = write_each({str(path): write for path, write in writers.items()})
+    logger.info("Written: %s in %s", ", ".join(path.name for path in writers), folder)
+    return replace(result, failed_files=failed) if failed else result
 
 
 class _Run:
@@ -161,20 +180,32 @@ class _Run:
         keys = [(*system, seed) for system in self.plan.systems() for seed in self.plan.seeds]
         return [self.cells[key] for key in keys if key in self.cells]
 
+    def cell_keys(self) -> list[str]:
+        """Digests of what the numbers of the cells depend on."""
+        systems, seeds = self.plan.systems(), self.plan.seeds
+        return [cell_key(self._config(*system, seed)) for system in systems for seed in seeds]
+
     def measure_all(self) -> None:
         """Go through seeds and models; what fails is noted, and the others go on."""
         for seed in self.plan.seeds:
             for model in self.plan.in_order_of_training():
-                missing = self._read(model, seed)
-                if not missing:
+                if not self._read(model, seed):
                     continue
-                try:
-                    self._measure(model, seed, missing)
-                except FairError as error:
-                    self._fail(model, missing, seed, str(error))
-                except Exception as error:
-                    logger.exception("%s, seed %d", model, seed)
-                    self._fail(model, missing, seed, f"{type(error).__name__}: {error}")
+                # Another comparison in this folder may be training what is needed here, and would be taken up half-way.
+                with locked(self._checkpoints(seed) / ".lock", f"{self._checkpoints(seed)}"):
+                    self._measure_missing(model, seed)
+
+    def _measure_missing(self, model: str, seed: int) -> None:
+        missing = self._read(model, seed)
+        if not missing:
+            return
+        try:
+            self._measure(model, seed, missing)
+        except FairError as error:
+            self._fail(model, missing, seed, str(error))
+        except Exception as error:
+            logger.exception("%s, seed %d", model, seed)
+            self._fail(model, missing, seed, f"{type(error).__name__}: {error}")
 
     def _checkpoints(self, seed: int) -> Path:
         return self.folder / "checkpoints" / f"seed-{seed}"
@@ -190,6 +221,8 @@ class _Run:
         """Take the finished cells of a model; return the re-rankers (None: its own lists) of the others."""
         missing: list[str | None] = []
         for reranker in (None, *self.plan.rerankers):
+            if (model, reranker, seed) in self.cells:
+                continue
             cell = load_cell(self._file(model, reranker, seed), cell_key(self._config(model, reranker, seed)))
             if cell is None:
                 missing.append(reranker)

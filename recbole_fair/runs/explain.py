@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from recbole.utils import init_logger
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.report.documents import DossierDocument, write_document
-from recbole_fair.report.neuron_figures import save_figures
+from recbole_fair.report.style import save_figure
 from recbole_fair.runs.dossiers import dossier_class
 from recbole_fair.runs.dossiers.base import Options
+from recbole_fair.runs.journal import digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
 from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
@@ -82,16 +87,24 @@ def explain_checkpoint(
 
     metrics = [f"{name.lower()}@{max(config['topk'])}" for name in kind.metrics]
     dossier = kind(trainer, loaders[0], eval_data, options, show)
-    tables, strengths = dossier.tables(), trainer.contract.strengths
-    for name, table in tables.items():
-        write_table(table, folder / f"{name}.csv")
-    start = time.perf_counter()
-    drawn = save_figures(dossier.figures(metrics, strengths), folder)
+    strengths = trainer.contract.strengths
+    tables, figures = dossier.tables(), dossier.figures(metrics, strengths)
+    drawn = [f"{name}.{ending}" for name in figures for ending in ("png", "svg")]
+    key = digest_of(
+        [
+            file_digest(model_file),
+            split,
+            asdict(options),
+            settings_of_numbers(plain_config(config)),
+            data_stamps(config),
+        ]
+    )
     document = dossier.document(
         model=config["model"],
         dataset=config["dataset"],
         seed=config["seed"],
         checkpoint=str(model_file),
+        key=key,
         split=split,
         metrics=metrics,
         strengths=strengths,
@@ -99,14 +112,25 @@ def explain_checkpoint(
         figures=drawn,
         mask_seen=Mask.of(config).recorded,
         config=config.differences(),
-        timings={"loading": loaded, **dossier.clock.seconds, "figures": time.perf_counter() - start},
+        timings={"loading": loaded, **dossier.clock.seconds},
         versions=versions(),
     )
-    write_document(folder / "explain.json", document)
+    names = ["explain.json", *document.tables, *drawn]
+    folder = beside(folder, claim(lambda number: [beside(folder, number) / name for name in names], key))
+    files: dict[str, Callable[[], object]] = {
+        str(folder / "explain.json"): partial(write_document, folder / "explain.json", document),
+        **{str(folder / f"{name}.csv"): partial(write_table, t, folder / f"{name}.csv") for name, t in tables.items()},
+        **{str(folder / f"{name}.png"): partial(_draw, draw, folder / name) for name, draw in figures.items()},
+    }
+    failed = write_each(files)
     for line in [*dossier.lines(document), *document.notes]:
         logger.info(line)
     logger.info("Written: %d tables, %d figures, %s", len(tables), len(drawn), folder)
-    return document
+    return replace(document, failed_files=failed) if failed else document
+
+
+def _draw(draw: Callable[[], Figure], stem: Path) -> None:
+    save_figure(draw(), stem)
 
 
 def _make(folder: Path) -> None:

@@ -15,9 +15,11 @@ from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.data.facts.stored import DATA
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
-from recbole_fair.io.checkpoint import save_checkpoint, unused
+from recbole_fair.io.atomic import check_places
+from recbole_fair.io.checkpoint import save_checkpoint
 from recbole_fair.io.imported import IMPORTED, open_checkpoint
 from recbole_fair.runs.loading import config_of, load_trainer
+from recbole_fair.runs.outputs import files_read
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +64,10 @@ def import_checkpoint(
     }
     _check_on_data(config, content, model_file, result)
     target = Path(output or Path(config["checkpoint_dir"], f"{Path(model_file).stem}-imported.pth"))
-    if output is None:
-        target = Path(unused(target))
+    if output is not None:
+        check_places({"output": output}, files_read(config, model_file))
     content["user_settings"] |= {key: value for key, value in changes.items() if key in ("data_path",)}
-    save_checkpoint(target, content)
-    result["checkpoint"] = str(target)
+    result["checkpoint"] = save_checkpoint(target, content, fresh=True)
     for line in report_lines(result):
         logger.info(line)
     return result

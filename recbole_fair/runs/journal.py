@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from recbole_fair.config.catalogue import scope_of
 from recbole_fair.errors import FairError
-from recbole_fair.io.atomic import atomic_file
-
-logger = logging.getLogger(__name__)
+from recbole_fair.io.atomic import atomic_file, numbered
+from recbole_fair.io.locks import try_lock
 
 
 def digest_of(value: Any) -> str:
@@ -40,48 +39,58 @@ def settings_of_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
 class Journal:
     """Results by setting in a file of JSON lines, one a line, written as they come.
 
-    The first line says what all results depend on besides the setting. A file that says something else is started
-    anew; a last line that a kill cut short is passed over.
+    The first line says what all results depend on besides the setting. A file that says something else, or that another
+    process is writing, is left alone: the next of ``path``, ``path-2``, ... is taken. A last line that a kill cut short
+    is passed over.
 
     Args:
-        path: the file.
+        path: the file to begin with.
         key: what the results depend on, as plain values.
 
     Attributes:
+        path: the file.
         found: number of results that were there already.
     """
 
     def __init__(self, path: str | Path, key: Mapping[str, Any]) -> None:
-        self.path = Path(path)
         self._header = {"journal": digest_of(key)}
-        self._known = self._read()
-        self.found = len(self._known)
-        self._write()
-
-    def _write(self) -> None:
-        lines = [self._header, *({"setting": json.loads(name), "result": r} for name, r in self._known.items())]
-        with atomic_file(self.path, mode="w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-
-    def _read(self) -> dict[str, Any]:
+        self._known: dict[str, Any] = {}
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise FairError(f"{self.path} cannot be read: {error}; delete it to start anew.") from error
-        known: dict[str, Any] = {}
+            self.path, self._file = next(opened for name in numbered(path) if (opened := self._opened(name)))
+        except OSError as error:
+            raise FairError(f"Cannot write {path}: {error.strerror or error}.") from error
+        self.found = len(self._known)
+
+    def _opened(self, path: Path) -> tuple[Path, IO[bytes]] | None:
+        """A journal of this key, locked and read; None if it is of another key or in use."""
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b")  # noqa: SIM115
+        if not try_lock(file):
+            file.close()
+            return None
+        file.seek(0)
+        content = file.read()
+        lines, kept = content.split(b"\n")[:-1], 0
         for number, line in enumerate(lines):
             try:
                 entry = json.loads(line)
-            except ValueError:
+                if number == 0 and entry != self._header:
+                    file.close()
+                    return None
+                if number:
+                    self._known[_name(entry["setting"])] = entry["result"]
+            except (ValueError, KeyError, TypeError):
                 break
-            if number == 0 and entry != self._header:
-                logger.info("%s is of another checkpoint or of other settings: started anew.", self.path)
-                return {}
-            if number:
-                known[_name(entry["setting"])] = entry["result"]
-        return known
+            kept += len(line) + 1
+        if content and not kept:  # no journal at all
+            file.close()
+            return None
+        file.truncate(kept)
+        if not kept:
+            _append(file, self._header)
+        return path, file
 
     def get(self, setting: Mapping[str, Any]) -> Any:
         """The result of a setting, or None if it is not there."""
@@ -95,12 +104,13 @@ class Journal:
         """
         self._known[_name(setting)] = result
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"setting": dict(setting), "result": result}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self._file, {"setting": dict(setting), "result": result})
         except OSError as error:
             raise FairError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+
+    def close(self) -> None:
+        """Let other processes have the file; everything is on the disk already."""
+        self._file.close()
 
     def finish(self, settings: Iterable[Mapping[str, Any]]) -> None:
         """Forget the results of a finished study; the file stays while those of another, interrupted one are in it."""
@@ -108,9 +118,17 @@ class Journal:
         left = {name: result for name, result in self._known.items() if name not in done}
         if set(left) <= {_name({})}:
             self.path.unlink(missing_ok=True)
-            return
-        self._known = left
-        self._write()
+        else:
+            lines = [self._header, *({"setting": json.loads(name), "result": r} for name, r in left.items())]
+            with atomic_file(self.path, mode="w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        self.close()
+
+
+def _append(file: IO[bytes], entry: Any) -> None:
+    file.write(json.dumps(entry).encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _name(setting: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
@@ -18,40 +20,79 @@ from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.result import EvaluationResult
-from recbole_fair.io.atomic import atomic_file
+from recbole_fair.io.atomic import atomic_file, fresh_file
+from recbole_fair.report.documents import key_of
 
 logger = logging.getLogger(__name__)
 
 
-def write_atomically(path: str | Path, write: Callable[[IO[str]], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[IO[str]], None], keep: bool = False) -> None:
     """Write a text file as a whole or not at all.
+
+    Args:
+        path: the file.
+        write: writes it.
+        keep: whether a file of other content that stands there is kept under another name.
 
     Raises:
         FairError: if it cannot be written.
     """
-    with atomic_file(path, mode="w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+    with atomic_file(path, keep=keep, mode="w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         write(file)
 
 
-def check_writable(config: Settings, keys: tuple[str, ...]) -> None:
-    """Make sure, before hours of training, that the files asked for can be written.
+def data_files(config: Settings) -> list[Path]:
+    """The files of the data set, by name."""
+    try:
+        files = sorted(Path(config["data_path"]).iterdir())
+    except OSError:
+        return []
+    return [file for file in files if file.name.startswith(f"{config['dataset']}.")]
+
+
+def data_stamps(config: Settings) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file of the data set: what changes when the data do."""
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in data_files(config)]
+
+
+def files_read(config: Settings, *others: str | Path | None) -> list[Path]:
+    """Files that a run reads: those of the data set, the checkpoints that settings name, and ``others``."""
+    named = [config[key] for key in ("resume", "base_model_file", "pre_model_path")]
+    compared = config["reranker_models"] or []
+    named += [compared] if isinstance(compared, (str, Path)) else list(compared)
+    return [*data_files(config), *(Path(file) for file in (*named, *others) if file)]
+
+
+def claim(names: Callable[[int], Sequence[Path]], key: str) -> int:
+    """Choose where a study's files go, so that no other study's are written over, and keep the place.
+
+    Args:
+        names: all files of a choice 1, 2, 3, ...; the first is the document, which holds the study's key.
+        key: of the study.
+
+    Returns:
+        The first choice that is this study's already, or of whose files there is none yet.
 
     Raises:
-        FairError: naming the key and the path.
+        FairError: if nothing can be written there.
     """
-    for key in keys:
-        path = config[key]
-        if path is None:
+    for number in itertools.count(1):
+        document, *others = names(number)
+        if key_of(document) == key:
+            return number
+        if any(os.path.lexists(name) for name in (document, *others)):
             continue
-        target = Path(path)
-        if target.is_dir():
-            raise FairError(f"{key}={path} is a directory; give the name of a file.")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FairError(f"{key}={path} cannot be written: {error.strerror or error}.") from error
-        if not os.access(target.parent, os.W_OK):
-            raise FairError(f"{key}={path} cannot be written: no permission in {target.parent}.")
+        with fresh_file(document, mode="w", encoding="utf-8") as fresh:
+            json.dump({"kind": "claim", "key": key}, fresh.file)
+        if fresh.path == document:
+            return number
+        fresh.path.unlink()  # somebody else was faster
+    raise AssertionError("there is always a next number")
+
+
+def beside(path: str | Path, number: int) -> Path:
+    """The path itself for 1, else with ``-number`` at its end."""
+    return Path(path) if number == 1 else Path(f"{path}-{number}")
 
 
 def versions() -> dict[str, str]:
@@ -65,7 +106,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_each(files: Mapping[str, Callable[[], None]]) -> dict[str, str]:
+def write_each(files: Mapping[str, Callable[[], object]]) -> dict[str, str]:
     """Write files one after the other; what fails is warned of, and the others are written all the same.
 
     Args:
@@ -107,4 +148,4 @@ def write_recommendations(path: str | Path, result: EvaluationResult, dataset: D
                 if item:
                     rows.writerow([user, items[item], rank, scores[row][rank - 1] if scores else ""])
 
-    write_atomically(path, write)
+    write_atomically(path, write, keep=True)

@@ -22,7 +22,7 @@ from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import refuse
-from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.outputs import data_stamps, versions
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +160,7 @@ def make_plan(
 
 def cell_key(config: FairConfig) -> str:
     """Digest of what a cell's numbers depend on: settings, data files and versions."""
-    files = sorted(Path(config["data_path"]).glob(f"{config['dataset']}.*"))
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return digest_of([settings_of_numbers(plain_config(config)), stamps, versions()])
+    return digest_of([settings_of_numbers(plain_config(config)), data_stamps(config), versions()])
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.directions import display_name, spec_of
-from recbole_fair.io.checkpoint import plain_config, unused
+from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
@@ -29,7 +30,7 @@ from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
 from recbole_fair.trainer.scorer import progress
 
@@ -90,17 +91,23 @@ def sweep_checkpoint(
     if None in splits.values():
         raise FairError("A sweep chooses on validation and reports test: use eval_args with both.")
     journal = None
-    depends_on = {"checkpoint": file_digest(model_file), "settings": settings_of_numbers(plain_config(config))}
-    with Sweeper(trainer, splits, config["reranker"]) as sweeper:
+    depends_on: dict[str, Any] = {
+        "checkpoint": file_digest(model_file),
+        "settings": settings_of_numbers(plain_config(config)),
+        "data": data_stamps(config),
+    }
+    with ExitStack() as stack:
+        sweeper = stack.enter_context(Sweeper(trainer, splits, config["reranker"]))
         sweeper.check(settings)
         if output is not None:
             journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
+            stack.callback(journal.close)
         base = _base(sweeper, journal)
         for name in (x, y):
             if name not in base["valid"]:
                 raise FairError(f"{name} is not computed; there is {', '.join(base['valid'])}.")
         bounds = [constraint_of(text, base["valid"]) for text in subject_to]
-        found, seconds = _measure_all(sweeper, settings, journal, bool(config["show_progress"]))
+        measured, seconds = _measure_all(sweeper, settings, journal, bool(config["show_progress"]))
     result = SweepDocument(
         model=config["model"],
         reranker=config["reranker"],
@@ -116,7 +123,7 @@ def sweep_checkpoint(
             {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
             for text, bound in zip(subject_to, bounds, strict=True)
         ],
-        **_choice(settings, found, x, y, bounds),
+        **_choice(settings, measured, x, y, bounds),
         resumed=len(settings) - len(seconds),
         seconds_a_setting=sum(seconds) / len(seconds) if seconds else None,
         mask_seen=Mask.of(config).recorded,
@@ -125,11 +132,20 @@ def sweep_checkpoint(
     )
     for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
         logger.info(line)
-    if output is not None and journal is not None:
-        place = unused(f"{output}.json", lambda file: _is_another(file, result["key"])).removesuffix(".json")
-        _write(result, place)
-        journal.finish(settings)
-        logger.info("Written: %s.csv, .json, .png, .svg", place)
+    if output is None or journal is None:
+        return result
+    number = claim(lambda number: _files(output, number), str(result.key))
+    document, table, *figures = _files(output, number)
+    files = {
+        str(document): lambda: write_document(document, result),
+        str(table): lambda: write_table(pd.DataFrame(result.settings), table),
+        str(figures[0]): lambda: save_figure(tradeoff_figure(result), beside(output, number)),
+    }
+    failed = write_each(files)
+    if failed:
+        return replace(result, failed_files=failed)
+    journal.finish(settings)
+    logger.info("Written: %s.csv, .json, .png, .svg", beside(output, number))
     return result
 
 
@@ -178,20 +194,9 @@ def _choice(
     }
 
 
-def _is_another(file: Path, key: str) -> bool:
-    """Whether a file is there and is not the document of the sweep with this key: not ours to write over."""
-    try:
-        return bool(json.loads(file.read_text(encoding="utf-8"))["key"] != key)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError):  # no sweep, or one of an older version
-        return True
-
-
-def _write(result: SweepDocument, output: str | Path) -> None:
-    write_document(f"{output}.json", result)
-    write_table(pd.DataFrame(result.settings), f"{output}.csv")
-    save_figure(tradeoff_figure(result), output)
+def _files(output: str | Path, number: int) -> list[Path]:
+    """All files of a sweep, the document first."""
+    return [Path(f"{beside(output, number)}.{ending}") for ending in ("json", "csv", "png", "svg")]
 
 
 def _metric_name(text: str) -> str:

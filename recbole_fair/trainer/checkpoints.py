@@ -51,6 +51,7 @@ class CheckpointWriter:
     Attributes:
         best: the best state so far, if there is one.
         extra: entries besides the training's own (a post-hoc model's report, say).
+        owned: files that this training has written or goes on from, and may write over; parts of a training share it.
         data: what a checkpoint carries of the data, set by the trainer
             (:func:`~recbole_fair.data.facts.stored.stored_data`).
     """
@@ -60,6 +61,7 @@ class CheckpointWriter:
         self.best: ModelState | None = None
         self.extra: dict[str, Any] = {}
         self.data: dict[str, Any] | None = None
+        self.owned: set[str] = set()
 
     def snapshot(self) -> ModelState:
         """A copy of the model's state."""
@@ -89,7 +91,9 @@ class CheckpointWriter:
         load_weights(self.model, state["state_dict"], source)
         self.model.load_other_parameter(state["other_parameter"])
 
-    def write(self, path: str | Path, fingerprint: str | None, training: Mapping[str, Any], is_best: bool) -> None:
+    def write(
+        self, path: str, fingerprint: str | None, training: Mapping[str, Any], is_best: bool, replace: bool = False
+    ) -> str:
         """Write a checkpoint.
 
         Args:
@@ -97,6 +101,10 @@ class CheckpointWriter:
             fingerprint: digest of the splits.
             training: what a training needs to go on beside the model's own state.
             is_best: whether the model as it is now is the best state.
+            replace: whether to write over a file that is none of ``owned``; else another name is taken in its place.
+
+        Returns:
+            Where it was written.
         """
         best = self.best or self.current()
         latest = best if is_best else self.current()
@@ -116,7 +124,9 @@ class CheckpointWriter:
             },
             **self.extra,
         }
-        save_checkpoint(path, content)
+        path = save_checkpoint(path, content, fresh=not replace and path not in self.owned)
+        self.owned.add(path)
+        return path
 
     def read_resumable(self, resume_file: str | Path, fingerprint: str | None) -> dict[str, Any]:
         """The content of a checkpoint of the same model on the same data.

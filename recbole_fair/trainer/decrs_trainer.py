@@ -127,7 +127,7 @@ class DecRSTrainer(FairTrainer):
         if isinstance(train_data, PairLoader):
             train_data.stream = seed  # RecBole's own loader takes the global generators
         trainer = PartTrainer(self.config, model, name)
-        trainer.saved_model_file = self.saved_model_file
+        trainer.saved_model_file, trainer.checkpoints.owned = self.saved_model_file, self.checkpoints.owned
         trainer.checkpoint_extra |= {"parts": facts, "decrs": self.checkpoint_extra["decrs"]}
         trainer.bind(train_data, valid_data, self._test_data)
         if self._resume is not None:
@@ -136,6 +136,7 @@ class DecRSTrainer(FairTrainer):
         logger.info("Training the part '%s' (%d of %d).", name, list(model.parts).index(name) + 1, len(model.parts))
         score, result = trainer.fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
         trainer.load_best()
+        self.saved_model_file = trainer.saved_model_file
         model.zero_grad(set_to_none=True)
         self.notes += trainer.notes
         model.trained = [*model.trained, name]
@@ -163,6 +164,7 @@ class DecRSTrainer(FairTrainer):
         if content.get("other_parameter"):
             self.model.check_features(content["other_parameter"]["features"])  # now, rather than when it is loaded
         self.saved_model_file = str(resume_file)
+        self.checkpoints.owned.add(self.saved_model_file)
         self.checkpoint_extra["parts"] = dict(content["parts"])
         self._resume = str(resume_file), content["part"]
         if content["part"] is None:

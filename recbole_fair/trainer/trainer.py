@@ -26,7 +26,8 @@ from recbole_fair.data.facts.stored import stored_data
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
-from recbole_fair.io.checkpoint import load_checkpoint, random_states, restore_random_states, unused
+from recbole_fair.io.atomic import free_name
+from recbole_fair.io.checkpoint import load_checkpoint, random_states, restore_random_states
 from recbole_fair.model.contract import FairModel, contract_of
 from recbole_fair.trainer.checkpoints import CheckpointWriter, model_state
 from recbole_fair.trainer.failures import errors_named
@@ -88,7 +89,7 @@ class FairTrainerMixin(_RecBoleTrainer):
         if not config["single_spec"]:
             raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
         super().__init__(config, model)
-        self.saved_model_file = unused(self.saved_model_file)
+        self.saved_model_file = free_name(self.saved_model_file)
         # RecBole's models switch autograd's anomaly detection on when they are imported; it costs a third of the time.
         torch.autograd.set_detect_anomaly(False)
         self.eval_collector = FairCollector(config)
@@ -327,7 +328,11 @@ class FairTrainerMixin(_RecBoleTrainer):
         }
         if self.checkpoints.data is None:
             self.checkpoints.data = self.stored_data()
-        self.checkpoints.write(path or self.saved_model_file, self.fingerprint, training, is_best=self.cur_step == 0)
+        file, is_best = path or self.saved_model_file, self.cur_step == 0
+        # Another process may have taken the name since it was chosen.
+        written = self.checkpoints.write(file, self.fingerprint, training, is_best, replace=path is not None)
+        if path is None:
+            self.saved_model_file = written
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Take up a run where its checkpoint left it: weights, optimizer, early stopping and random states.
@@ -348,6 +353,7 @@ class FairTrainerMixin(_RecBoleTrainer):
         self.checkpoints.restore(latest, f"resume={resume_file}")
         restore_optimizers(self, training, resume_file)
         self.saved_model_file = str(resume_file)
+        self.checkpoints.owned.add(self.saved_model_file)
         self.start_epoch = training["epoch"] + 1
         self.cur_step = training["cur_step"]
         self.best_valid_score = training["best_valid_score"]

@@ -22,7 +22,8 @@ from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.model.popsteer.neurons import choose_sigma
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.report.dossiers import neuron_entries
-from recbole_fair.report.neuron_figures import neuron_figures, save_figures
+from recbole_fair.report.neuron_figures import neuron_figures
+from recbole_fair.report.style import save_figure
 from recbole_fair.runs.dossiers.base import Options
 from recbole_fair.runs.dossiers.measures import lowered_neurons
 from recbole_fair.runs.dossiers.neurons import NeuronsDossier, clouds_of
@@ -352,7 +353,7 @@ def test_the_same_dossier_twice(loaded: tuple[Any, Any], in_tmp: Path) -> None:
     one, two = (NeuronsDossier(trainer, loaders[0], loaders[1], SMALL).found for _ in range(2))
     assert neuron_entries(one) == neuron_entries(two)
     for name, dossier in (("a", one), ("b", two)):
-        save_figures({name: neuron_figures(dossier, ["ndcg@5"], trainer.model.strengths)["map"]}, in_tmp)
+        save_figure(neuron_figures(dossier, ["ndcg@5"], trainer.model.strengths)["map"](), in_tmp / name)
     assert (in_tmp / "a.svg").read_bytes() == (in_tmp / "b.svg").read_bytes()
 
 

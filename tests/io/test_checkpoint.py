@@ -10,6 +10,7 @@ from scipy import sparse
 
 from recbole_fair.errors import FairError
 from recbole_fair.io import checkpoint
+from recbole_fair.io.atomic import free_name
 from recbole_fair.io.checkpoint import (
     load_checkpoint,
     pack_arrays,
@@ -17,7 +18,6 @@ from recbole_fair.io.checkpoint import (
     restore_random_states,
     save_checkpoint,
     unpack_arrays,
-    unused,
 )
 
 
@@ -124,8 +124,8 @@ def test_a_checkpoint_has_the_permissions_of_any_new_file(tmp_path):
 
 def test_a_file_that_is_there_is_never_the_name_of_a_new_one(tmp_path):
     first = tmp_path / "BPR-Nov-22-2026_08-30-15.pth"
-    assert unused(first) == str(first)
+    assert free_name(first) == str(first)
     first.touch()
-    assert unused(first) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-2.pth")
+    assert free_name(first) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-2.pth")
     (tmp_path / "BPR-Nov-22-2026_08-30-15-2.pth").touch()
-    assert unused(str(first)) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-3.pth")
+    assert free_name(str(first)) == str(tmp_path / "BPR-Nov-22-2026_08-30-15-3.pth")

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -100,10 +103,47 @@ def test_a_journal_keeps_what_was_written_and_drops_a_torn_line(tmp_path):
     assert again.get({"a": 3}) is None
     again.add({"a": 3}, 5)  # after the torn line was taken out
     assert Journal(path, {"file": 1}).get({"a": 3}) == 5
-    assert Journal(path, {"file": 2}).found == 0
-    assert Journal(path, {"file": 1}).found == 0  # it was started anew for the other file
-    path.write_text("not json\n")
-    assert Journal(path, {"file": 1}).found == 0
+
+
+def test_journals_of_several_studies_keep_apart(tmp_path):
+    path = tmp_path / "j.jsonl"
+    one, two = (Journal(path, {"file": number}) for number in (1, 2))
+    one.add({"a": 1}, 1)
+    two.add({"a": 1}, 2)
+    one.add({"a": 2}, 3)
+    assert (one.path.name, two.path.name) == ("j.jsonl", "j-2.jsonl")
+    for number, value in ((1, 1), (2, 2)):
+        again = Journal(path, {"file": number})
+        assert again.get({"a": 1}) == value
+    one.finish([{"a": 1}])  # the other setting is of a study that was interrupted
+    assert Journal(path, {"file": 1}).get({"a": 2}) == 3
+    assert Journal(path, {"file": 1}).get({"a": 1}) is None
+    two.finish([{"a": 1}])
+    assert not two.path.exists()
+
+
+@pytest.mark.parametrize("content", ["not json\n", "[]\n", '{"journal": 5}\n', "precious"])
+def test_a_file_that_is_no_journal_of_ours_is_left_alone(content, tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_text(content)
+    journal = Journal(path, {"file": 1})
+    journal.add({"a": 1}, 1)
+    assert path.read_text() == content
+    assert Journal(path, {"file": 1}).get({"a": 1}) == 1
+    os.mkfifo(tmp_path / "k.jsonl")
+    assert Journal(tmp_path / "k.jsonl", {"file": 1}).path.name == "k-2.jsonl"
+
+
+def test_a_journal_that_another_process_writes_is_left_alone(tmp_path):
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path, {"file": 1})
+    journal.add({"a": 1}, 1)
+    code = f"from recbole_fair.runs.journal import Journal; print(Journal({str(path)!r}, {{'file': 1}}).path.name)"
+    ask = [sys.executable, "-c", code]
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "j-2.jsonl"
+    journal.close()
+    (tmp_path / "j-2.jsonl").unlink()
+    assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "j.jsonl"
 
 
 @pytest.fixture

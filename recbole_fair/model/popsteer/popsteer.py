@@ -329,7 +329,7 @@ class PopSteer(PostHocModel):
 
     def write_neurons(self, path: str) -> None:
         """Write the neuron table as CSV: statistics, effect size, steering direction and weight, a row a neuron."""
-        with atomic_file(path, mode="w", encoding="utf-8", newline="") as file:
+        with atomic_file(path, keep=True, mode="w", encoding="utf-8", newline="") as file:
             write_neuron_table(file, self.neurons, *self.steering_moves())
 
     def _describe_sae(self, fit: SAEFit, users: SAEQuality, n_vectors: int) -> dict[str, Any]:
