@@ -9,6 +9,7 @@ Nothing of RecBole is imported before a command needs it: ``doctor`` must work w
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import warnings
@@ -333,7 +334,15 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
 
 def _file_names(groups: Sequence[str]) -> list[str]:
     """The names in the values of -c, each of which may hold several; RecBole's scripts take `-c=a.yaml` as well."""
-    return [name for group in groups for name in group.removeprefix("=").split()]
+    found: list[str] = []
+    for group in groups:
+        words = re.split(r"(\s+)", group.removeprefix("=").strip())  # with the spaces between them
+        while words:
+            # A path may hold spaces: the longest run of words that is a file, else a word.
+            longest = next((n for n in range(len(words), 1, -2) if Path("".join(words[:n])).is_file()), 1)
+            found.append("".join(words[:longest]))
+            words = words[longest + 1 :]
+    return [name for name in found if name]
 
 
 def _read_seeds(text: str) -> int | list[int]:

@@ -160,10 +160,11 @@ def check_values(
     """
     for name, value in settings.items():
         key = key_named(name, model_class)
-        if key is None or key.kind == "any":
+        if key is None:
             key = _key_like(defaults.get(name))
-        if key is not None and not key.accepts(value):
-            raise FairError(f"{name}={value!r} is not allowed: it must be {key.allowed()}.")
+        said = key.complaint(name, value) if key is not None else None
+        if said is not None:
+            raise FairError(said)
 
 
 def _key_like(default: Any) -> Key | None:

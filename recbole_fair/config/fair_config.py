@@ -19,10 +19,26 @@ from recbole.config import Config
 from recbole.utils import InputType
 
 from recbole_fair.config import protocol
-from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, declared, own_keys, says_its_keys
+from recbole_fair.config.catalogue import (
+    RERANKER_PREFIX,
+    check_values,
+    declared,
+    key_named,
+    own_keys,
+    says_its_keys,
+)
 from recbole_fair.config.imports import load
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.layers import FairLoader, find_config_file, parse_value, properties_dir, read_yaml, tidy
+from recbole_fair.config.kinds import shown
+from recbole_fair.config.layers import (
+    FairLoader,
+    files_of,
+    find_config_file,
+    parse_value,
+    properties_dir,
+    read_yaml,
+    tidy,
+)
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
 from recbole_fair.config.registry import adopted_metrics, get_model, layers_of, lineage
 from recbole_fair.config.rerankers import reranker_defaults
@@ -31,12 +47,6 @@ from recbole_fair.io.checkpoint import plain_config
 
 logger = logging.getLogger(__name__)
 
-_INTERVAL_KEYS = (
-    "user_inter_num_interval",
-    "item_inter_num_interval",
-    "entity_kg_num_interval",
-    "relation_kg_num_interval",
-)
 _PICKLING_KEYS = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
 
 
@@ -61,7 +71,7 @@ class FairConfig(Config):
         self,
         model: str | type[Any] | None = None,
         dataset: str | None = None,
-        config_file_list: Sequence[str | Path] | None = None,
+        config_file_list: str | Path | Sequence[str | Path] | None = None,
         config_dict: Mapping[str, Any] | None = None,
     ) -> None:
         """Gather, check and complete the settings.
@@ -69,8 +79,8 @@ class FairConfig(Config):
         Args:
             model: a model's name or class; otherwise the key ``model`` of the files or of ``config_dict``.
             dataset: the data set's name; otherwise the key ``dataset``.
-            config_file_list: yaml files, later ones win. Presets of the package may be named without a path, as
-                ``paper/popsteer-ml-1m.yaml``.
+            config_file_list: yaml files, or one of them; later ones win. Presets of the package may be named without a
+                path, as ``paper/popsteer-ml-1m.yaml``.
             config_dict: keys and values; wins over the files. Left unchanged.
 
         Raises:
@@ -89,15 +99,17 @@ class FairConfig(Config):
     def _build_yaml_loader(self) -> type[FairLoader]:
         return FairLoader
 
-    def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
+    def _load_config_files(self, file_list: str | Path | Sequence[str | Path] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for name in file_list or ():
+        for name in files_of(file_list):
             merged.update(tidy(read_yaml(find_config_file(name))))
         return merged
 
     def _convert_config_dict(self, config_dict: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(config_dict, Mapping) or not all(isinstance(key, str) for key in config_dict):
+            raise FairError(f"config_dict={shown(config_dict)} is not a dictionary of keys and values.")
         return {
-            key: parse_value(key, value) if isinstance(value, str) else tidy(value)
+            key: parse_value(key, value) if isinstance(value, str) else tidy(value, key)
             for key, value in config_dict.items()
         }
 
@@ -108,10 +120,10 @@ class FairConfig(Config):
         super()._merge_external_config_dict()
         external = self.external_config_dict
         external.pop("config_files", None)
-        for key in _INTERVAL_KEYS:
-            ends = external.get(key)
-            if isinstance(ends, list):  # `[5,10]` without quotes in a yaml file
-                external[key] = "[" + ",".join(f"{end:g}" for end in ends) + "]"
+        for key, value in external.items():
+            known = key_named(key)
+            if known is not None and known.kind == "interval" and isinstance(value, list):  # `[5,10]` without quotes
+                external[key] = "[" + ",".join(map(str, value)) + "]"
 
     def _get_model_and_dataset(self, model: str | type[Any] | None, dataset: str | None) -> tuple[str, type[Any], str]:
         model = model if model is not None else self.external_config_dict.get("model")
@@ -144,9 +156,9 @@ class FairConfig(Config):
                 self.internal_config_dict.update(read_yaml(file))
         self.user_settings = {k: v for k, v in self.external_config_dict.items() if k not in ("model", "dataset")}
         self.internal_config_dict.update(reranker_defaults(self.user_settings))
-        protocol.settle(self.internal_config_dict, self.user_settings, recbole_protocol, model, dataset)
         self._check_keys()
         check_values(self.user_settings, self.internal_config_dict, model_class)
+        protocol.settle(self.internal_config_dict, self.user_settings, recbole_protocol, model, dataset)
         self.fair_defaults = copy.deepcopy(self.internal_config_dict)
 
     def _check_keys(self) -> None:

@@ -7,15 +7,15 @@ from recbole_fair.config.keys import Key
 #: Name to what the key may hold. Default values stand in ``properties/overall.yaml``.
 KEYS: dict[str, Key] = {
     # Files that a run writes.
-    "result_file": Key("str", optional=True, what="path of the JSON result document", scope="file"),
-    "recommendations_file": Key("str", optional=True, what="path of the CSV of recommended lists", scope="file"),
-    "per_user_file": Key("str", optional=True, what="path of the CSV of metrics by user", scope="file"),
-    "per_item_file": Key("str", optional=True, what="path of the CSV of exposure by item", scope="file"),
+    "result_file": Key("path", optional=True, what="path of the JSON result document", scope="file"),
+    "recommendations_file": Key("path", optional=True, what="path of the CSV of recommended lists", scope="file"),
+    "per_user_file": Key("path", optional=True, what="path of the CSV of metrics by user", scope="file"),
+    "per_item_file": Key("path", optional=True, what="path of the CSV of exposure by item", scope="file"),
     # Checkpoints that a run starts from.
     "base_model_file": Key(
-        "str", optional=True, what="checkpoint of the base model of a post-hoc method", scope="start"
+        "path", optional=True, what="checkpoint of the base model of a post-hoc method", scope="start"
     ),
-    "resume": Key("str", optional=True, what="checkpoint of an interrupted run to go on from", scope="start"),
+    "resume": Key("path", optional=True, what="checkpoint of an interrupted run to go on from", scope="start"),
     # Training.
     "trainer": Key("str", optional=True, what="trainer: a name, or module:Class; null: the model's", imports=True),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),

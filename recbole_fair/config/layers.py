@@ -5,23 +5,50 @@ A checkout keeps them in ``properties/`` beside the package, an installed wheel 
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from recbole_fair.config.catalogue import key_named
+from recbole_fair.config.kinds import MOST_CHARACTERS, shown
 from recbole_fair.errors import FairError
+
+MOST_BYTES = 1_000_000  # of a file of settings
+MOST_VALUES = 100_000  # in it
+MOST_DEPTH = 30
 
 
 class FairLoader(yaml.SafeLoader):
-    """YAML's safe loader that also reads ``1e-3`` as a number.
+    """YAML's safe loader that also reads ``1e-3`` as a number, leaves dates text and refuses a key given twice.
 
-    RecBole changes ``yaml.FullLoader`` for the whole process to the same end; this is a class of our own.
+    RecBole changes ``yaml.FullLoader`` for the whole process to the first end; this is a class of our own.
     """
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A dictionary, in which no key may stand twice."""
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    said = f"the key {shown(key.value)} is given twice"
+                    raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+                seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """The safe loader's, without dates: ``2020-01-02`` is text, as on the command line."""
+    dates = "tag:yaml.org,2002:timestamp"
+    of_base: Mapping[str, Sequence[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
+    return {first: [pair for pair in pairs if pair[0] != dates] for first, pairs in of_base.items()}
+
+
+FairLoader.yaml_implicit_resolvers = _resolvers()
 FairLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -75,6 +102,20 @@ def find_config_file(name: str | Path) -> Path:
     raise FairError(f"config_files: there is no file '{name}' (looked in {Path.cwd()} and among the packaged presets).")
 
 
+def files_of(given: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """Files of settings as a list, of which a caller may have given none, one or several.
+
+    Raises:
+        FairError: for anything else.
+    """
+    files = [given] if isinstance(given, (str, os.PathLike)) else list(given) if isinstance(given, Iterable) else given
+    if files is None:
+        return []
+    if not isinstance(files, list) or not all(isinstance(file, (str, os.PathLike)) for file in files):
+        raise FairError(f"config_file_list={shown(given)} is neither a path nor a list of paths.")
+    return files
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one yaml file of settings.
 
@@ -88,18 +129,79 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FairError: when the file cannot be read, is not yaml, or is not a mapping of keys to values.
     """
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=FairLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
-        raise FairError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', None) or error}.") from error
-    except (OSError, UnicodeDecodeError) as error:
+        if path.stat().st_size > MOST_BYTES:
+            raise FairError(f"{path} has {path.stat().st_size:,} bytes; a file of settings has at most {MOST_BYTES:,}.")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise FairError(f"{path} cannot be read: {error}.") from error
+    loaded = load_yaml(text, str(path))
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise FairError(f"{path} must hold 'key: value' lines, one setting each.")
     return loaded
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Read yaml text of bounded size and depth; what is no number, truth value, list or mapping stays text.
+
+    Args:
+        text: the yaml.
+        where: what it is, for messages.
+
+    Raises:
+        FairError: for text that is not yaml, holds itself, nests or multiplies beyond all settings, or names a key
+            twice.
+    """
+    loader = FairLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _bounded(node)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        said = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise FairError(f"{where} is not valid YAML{place}: {said}.") from error
+    except RecursionError as error:
+        raise FairError(f"{where} nests lists or mappings deeper than any setting does ({MOST_DEPTH}).") from error
+    except (ValueError, OverflowError) as error:
+        raise FairError(f"{where} holds a value that cannot be read: {error}.") from error
+    finally:
+        loader.dispose()
+
+
+def _bounded(root: yaml.Node) -> None:
+    """See that a document ends, by counting what its nodes hold without making any of it."""
+    sizes: dict[int, tuple[int, int]] = {}
+    open_nodes: set[int] = set()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        key = id(node)
+        if key in open_nodes:
+            raise yaml.MarkedYAMLError(problem="it holds itself", problem_mark=node.start_mark)
+        if key not in sizes:
+            open_nodes.add(key)
+            inner: list[yaml.Node] = []
+            if isinstance(node, yaml.SequenceNode):
+                inner = list(node.value)
+            elif isinstance(node, yaml.MappingNode):
+                inner = [one for pair in node.value for one in pair]
+            found = [measure(one) for one in inner]
+            sizes[key] = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
+            open_nodes.discard(key)
+        size, depth = sizes[key]
+        if size > MOST_VALUES:
+            said = f"it multiplies into more than {MOST_VALUES:,} values"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        if depth > MOST_DEPTH:
+            said = f"it nests lists or mappings deeper than {MOST_DEPTH}"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        return size, depth
+
+    measure(root)
 
 
 _NULLS = frozenset(("~", "null", "Null", "NULL", "None"))
@@ -122,42 +224,49 @@ def parse_value(key: str, text: str) -> Any:
     Raises:
         FairError: when the text starts a list or a mapping but is not one.
     """
-    if _is_text(key):
+    known = key_named(key)
+    if known is not None and known.is_text:
         return None if text in _NULLS else text
     if text.strip() == "":
         return text or None
     try:
-        value = yaml.load(text, Loader=FairLoader)
-    except yaml.YAMLError as error:
-        if text.lstrip()[0] in "[{":
-            problem = getattr(error, "problem", None) or "not valid YAML"
-            raise FairError(f"{key}={text} cannot be read: {problem}.") from error
+        return tidy(load_yaml(text, f"{key}={text[:MOST_CHARACTERS]}"))
+    except FairError:
+        if text.lstrip()[0] in "[{&*":
+            raise
         return text
-    except ValueError:
-        return text  # a text that YAML takes for an impossible date, such as 2020-13-45
-    if not isinstance(value, (str, bool, int, float, list, dict, type(None))):
-        return text  # dates and the like stay text
-    return tidy(value)
 
 
-def _is_text(key: str) -> bool:
-    known = key_named(key)
-    return known is not None and known.is_text
+def tidy(value: Any, where: str = "a setting") -> Any:
+    """A deep copy of settings as plain values: text, numbers, truth values, null, lists, mappings.
 
-
-def tidy(value: Any) -> Any:
-    """A deep copy of plain settings in which the text ``None`` is null and tuples are lists.
+    The text ``None`` is null; tuples and arrays are lists, NumPy's numbers Python's, paths text.
 
     Args:
         value: a value out of a yaml file, a command line or a caller's dictionary.
+        where: the key, for messages.
 
     Returns:
-        The copy; other objects are returned as they are.
+        The copy; objects of other kinds are returned as they are.
+
+    Raises:
+        FairError: for a value that holds itself.
     """
+    try:
+        return _tidy(value)
+    except RecursionError as error:
+        raise FairError(f"{where} holds itself, or nests deeper than any setting does.") from error
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, str):
-        return None if value == "None" else value
-    if isinstance(value, dict):
-        return {key: tidy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [tidy(item) for item in value]
+        return None if value == "None" else str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {_tidy(key): _tidy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_tidy(item) for item in value]
     return value

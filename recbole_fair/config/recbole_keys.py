@@ -7,12 +7,16 @@ every ``config["key"]`` in its sources; keys that RecBole computes itself (``dev
 
 from __future__ import annotations
 
-from recbole_fair.config.keys import Key
+from collections.abc import Mapping
+
+from recbole_fair.config.keys import Key, Need
+from recbole_fair.config.parts import CLIPPING, EVAL_ARGS, NEGATIVES, clipping_norm, sampling
+from recbole_fair.config.recbole_models import OF_MODELS
 
 _READ = """
-CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD INVERSE_ITEM_SEQ ITEM_ID_FIELD
+ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD ITEM_ID_FIELD
 ITEM_LIST_LENGTH_FIELD L1_flag LABEL_FIELD LIST_SUFFIX MASK_INDEX MASK_ITEM_SEQ MAX_ITEM_LIST_LENGTH NEG_ITEMS
-NEG_PREFIX POSITION_FIELD POS_ITEMS RATING_FIELD RELATION_ID_FIELD REORDER_ITEM_SEQ TAIL_ENTITY_ID_FIELD TIME_FIELD
+NEG_PREFIX POSITION_FIELD POS_ITEMS RATING_FIELD RELATION_ID_FIELD TAIL_ENTITY_ID_FIELD TIME_FIELD
 USER_ID_FIELD aap_weight accum additional_feat_suffix ae_act_func aggregator aggregator_type algorithm
 alias_of_entity_id alias_of_item_id alias_of_relation_id alias_of_user_id align_weight alpha anneal_cap anneal_steps
 apply_norm attention_size attn_dropout_prob benchmark_filename beta beta_fixed block_num build_graph_separately
@@ -55,8 +59,8 @@ xgb_model xgb_nthread xgb_num_boost_round xgb_params xgb_silent xgb_verbose_eval
 """
 
 _COMPUTED = """
-MASK_INDEX MASK_ITEM_SEQ MODEL_INPUT_TYPE MODEL_TYPE NEG_ITEMS POS_ITEMS device eval_type model_class single_spec
-test_neg_sample_args valid_neg_sample_args
+CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ MASK_INDEX MASK_ITEM_SEQ REORDER_ITEM_SEQ MODEL_INPUT_TYPE MODEL_TYPE
+NEG_ITEMS POS_ITEMS device eval_type model_class single_spec test_neg_sample_args valid_neg_sample_args
 """
 
 #: Every key that RecBole 1.2.1 reads, for any model.
@@ -65,44 +69,54 @@ RECBOLE_KEYS: frozenset[str] = frozenset(_READ.split())
 #: Keys that RecBole or FairConfig computes from the others: never settings of a user.
 COMPUTED_KEYS: frozenset[str] = frozenset(_COMPUTED.split())
 
-_SIZE = Key("int", low=1)
-_COUNT = Key("int", low=0)
+
+_HERE, _DATA = "machine", "protocol"
 _FLAG = Key("bool")
-_DROPOUT = Key("float", low=0, high=1, open_high=True)
-_PATH = Key("str", optional=True)
-_DATA = "protocol"
-_FIELD = Key("str", scope=_DATA)
-_COLUMNS = Key("any", optional=True, scope=_DATA)
-_INTERVAL = Key("str", optional=True, scope=_DATA)
-_HERE = "machine"
 _SHOWN_HERE = Key("bool", scope=_HERE)
-_SAVED = Key("str", optional=True, scope=_HERE)
+_SAVED = Key("path", optional=True, scope=_HERE)
+_COLUMN = Key("column", scope=_DATA)
+_COLUMNS = Key("list", of=Key("column"), optional=True, scope=_DATA)
+_OF_FILES = Key("dict", of=Key("list|str", of=Key("column"), choices=("*",), optional=True), optional=True, scope=_DATA)
+_INTERVAL = Key("interval", optional=True, scope=_DATA)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+_PROCESSES = Need(2e8, "of memory, each being a process of its own")
 
-#: What RecBole's keys may hold; RecBole itself checks late, by crashing, or not at all.
-RECBOLE: dict[str, Key] = {
+
+def _one_field(value: Mapping[str, object]) -> str | None:
+    return None if len(value) == 1 else "it must name one field and its bound, as in {rating: 4}"
+
+
+def _three_parts(value: object) -> str | None:
+    if isinstance(value, dict):
+        return None if set(value) == {"train", "valid", "test"} else "it must name train, valid and test"
+    parts = value if isinstance(value, (list, tuple)) else ()
+    return None if len(parts) == 3 else "it must name three parts: training, validation and test"
+
+
+#: What RecBole's keys may hold, but those of single models: RecBole checks late, by crashing, or not at all.
+GENERAL: dict[str, Key] = {
     # The machine.
-    "data_path": Key("str", scope=_HERE),
-    "checkpoint_dir": Key("str", scope=_HERE),
-    "gpu_id": Key("int|str", low=0, many=True, optional=True, scope=_HERE, text=True),
+    "data_path": Key("path", scope=_HERE),
+    "checkpoint_dir": Key("path", scope=_HERE),
+    "gpu_id": Key("int|gpus", low=0, high=9999, many=True, optional=True, scope=_HERE, text=True),
     "use_gpu": _SHOWN_HERE,
-    "worker": Key("int", low=0, scope=_HERE),
-    "nproc": Key("any", scope=_HERE),
-    "world_size": Key("any", scope=_HERE),
-    "local_rank": Key("any", scope=_HERE),
-    "offset": Key("any", scope=_HERE),
+    "worker": Key("int", low=0, high=1024, scope=_HERE, need=_PROCESSES),
+    "nproc": Key("int", low=1, high=1024, scope=_HERE, need=_PROCESSES),
+    "world_size": Key("int", low=-1, high=10**5, scope=_HERE),
+    "local_rank": Key("int", low=0, high=10**5, optional=True, scope=_HERE),
+    "offset": Key("int", low=0, high=10**5, scope=_HERE),
     "ip": Key("str", scope=_HERE),
-    "port": Key("any", scope=_HERE),
+    "port": Key("int|str", low=1, high=65535, scope=_HERE),
     "state": Key("str", choices=(*_LEVELS, *(name.upper() for name in _LEVELS)), optional=True, scope=_HERE),
     "show_progress": _SHOWN_HERE,
     "log_wandb": _SHOWN_HERE,
     "wandb_project": Key("str", scope=_HERE),
     "eval_batch_size": Key("int", low=1, scope=_HERE),
-    "metric_decimal_place": Key("int", low=0, scope=_HERE),
-    "loss_decimal_place": Key("int", low=0, scope=_HERE),
-    "save_dataset": Key("any", scope=_HERE),
-    "save_dataloaders": Key("any", scope=_HERE),
+    "metric_decimal_place": Key("int", low=0, high=15, scope=_HERE),
+    "loss_decimal_place": Key("int", low=0, high=15, scope=_HERE),
+    "save_dataset": _SHOWN_HERE,
+    "save_dataloaders": _SHOWN_HERE,
     "dataset_save_path": _SAVED,
     "dataloaders_save_path": _SAVED,
     "config_file": _SAVED,
@@ -110,68 +124,74 @@ RECBOLE: dict[str, Key] = {
     "model": Key("str", imports=True),
     "dataset": Key("str", scope=_DATA),
     # Data.
-    "encoding": Key("str", scope=_DATA),
-    "field_separator": Key("str", scope=_DATA),
-    "seq_separator": Key("str", scope=_DATA),
-    **{name: _FIELD for name in _READ.split() if name.endswith("_FIELD")},
-    "LIST_SUFFIX": _FIELD,
-    "NEG_PREFIX": _FIELD,
-    "load_col": Key("dict", optional=True, scope=_DATA),
-    "unload_col": _COLUMNS,
-    "unused_col": _COLUMNS,
-    "additional_feat_suffix": _COLUMNS,
-    "seq_len": _COLUMNS,
+    "encoding": Key("encoding", scope=_DATA),
+    "field_separator": Key("separator", scope=_DATA),
+    "seq_separator": Key("separator", scope=_DATA),
+    **{name: _COLUMN for name in _READ.split() if name.endswith("_FIELD")},
+    "LIST_SUFFIX": _COLUMN,
+    "NEG_PREFIX": _COLUMN,
+    "load_col": _OF_FILES,
+    "unload_col": _OF_FILES,
+    "unused_col": _OF_FILES,
+    "additional_feat_suffix": Key("column", many=True, optional=True, scope=_DATA),
+    "seq_len": Key("dict", of=Key("int", low=1, high=10**6), optional=True, scope=_DATA),
     "alias_of_user_id": _COLUMNS,
     "alias_of_item_id": _COLUMNS,
     "alias_of_entity_id": _COLUMNS,
     "alias_of_relation_id": _COLUMNS,
-    "preload_weight": _COLUMNS,
+    "preload_weight": Key("dict", of=Key("column"), optional=True, scope=_DATA),
     "normalize_field": _COLUMNS,
-    "normalize_all": Key("any", scope=_DATA),
-    "benchmark_filename": _COLUMNS,
-    "threshold": Key("dict", optional=True, scope=_DATA),
-    "val_interval": Key("dict", optional=True, scope=_DATA),
+    "normalize_all": Key("bool", optional=True, scope=_DATA),
+    "numerical_features": Key("list", of=Key("column")),
+    "discretization": Key(
+        "dict",
+        of=Key("dict", parts={"method": Key("str", choices=("ED", "LD")), "bucket": Key("int", low=1, high=10**6)}),
+        optional=True,
+    ),
+    "kg_reverse_r": Key("bool", scope=_DATA),
+    "benchmark_filename": Key("list|dict", of=Key("column"), check=_three_parts, optional=True, scope=_DATA),
+    "threshold": Key("dict", of=Key("float"), check=_one_field, optional=True, scope=_DATA),
+    "val_interval": Key("dict", of=Key("interval"), optional=True, scope=_DATA),
     "rm_dup_inter": Key("str", choices=("first", "last"), optional=True, scope=_DATA),
-    "filter_inter_by_user_or_item": Key("any", scope=_DATA),
+    "filter_inter_by_user_or_item": Key("bool", scope=_DATA),
     "user_inter_num_interval": _INTERVAL,
     "item_inter_num_interval": _INTERVAL,
     "entity_kg_num_interval": _INTERVAL,
     "relation_kg_num_interval": _INTERVAL,
-    "MAX_ITEM_LIST_LENGTH": Key("int", low=1, scope=_DATA),
+    "MAX_ITEM_LIST_LENGTH": Key(
+        "int", low=1, high=10**5, scope=_DATA, need=Need(8e3, "of memory for a thousand histories")
+    ),
+    "transform": Key(
+        "str", choices=("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq"), optional=True
+    ),
     # Protocol and metrics.
     "seed": Key("int", low=0, high=2**32 - 1, scope="protocol"),
-    "eval_args": Key("dict", scope="protocol"),
-    "repeatable": Key("any", scope="protocol"),
+    "eval_args": Key("dict", parts=EVAL_ARGS, scope="protocol"),
+    "repeatable": Key("bool", scope="protocol"),
     "valid_metric": Key("str", scope="protocol", imports=True),
+    "valid_metric_bigger": Key("bool", scope="protocol"),
     "metrics": Key("str", many=True, scope="evaluation", imports=True),
-    "topk": Key("int", low=1, many=True, scope="evaluation"),
+    "topk": Key(
+        "int", low=1, high=10**5, many=True, scope="evaluation", need=Need(8e3, "of memory for a thousand lists")
+    ),
     "tail_ratio": Key("float", low=0, open_low=True, optional=True, scope="evaluation"),
     # Training.
-    "epochs": _SIZE,
-    "train_batch_size": _SIZE,
-    "eval_step": _COUNT,
-    "stopping_step": _COUNT,
-    "learning_rate": Key("float", low=0, open_low=True),
-    "weight_decay": Key("float", low=0),
+    "epochs": Key("int", low=1, high=10**7),
+    "train_batch_size": Key("int", low=1),
+    "eval_step": Key("int", low=0),
+    "stopping_step": Key("int", low=0),
+    "learning_rate": Key("float", low=0, open_low=True, high=1e3),
+    "weight_decay": Key("float", low=0, high=1e6),
     "learner": Key("str", choices=_LEARNERS),
     "reproducibility": _FLAG,
     "shuffle": _FLAG,
-    "train_neg_sample_args": Key("dict", optional=True),
-    "clip_grad_norm": Key("dict", optional=True),
-    "pre_model_path": _PATH,
-    "pretrain_path": _PATH,
-    "mf_pretrain_path": _PATH,
-    "mlp_pretrain_path": _PATH,
-    # Models.
-    "n_layers": _COUNT,
-    "n_heads": _SIZE,
-    "hidden_size": _SIZE,
-    "inner_size": _SIZE,
-    "embedding_size": _SIZE,
-    "hidden_dropout_prob": _DROPOUT,
-    "attn_dropout_prob": _DROPOUT,
-    "dropout_prob": Key("float", low=0, high=1, open_high=True, many=True),
-    "layer_norm_eps": Key("float", low=0, open_low=True),
-    "initializer_range": Key("float", low=0),
-    "hidden_act": Key("str", choices=("gelu", "relu", "swish", "tanh", "sigmoid")),
+    "enable_amp": _FLAG,
+    "enable_scaler": _FLAG,
+    "require_pow": _FLAG,
+    "train_neg_sample_args": Key("dict", parts=NEGATIVES, check=sampling, optional=True),
+    "clip_grad_norm": Key("dict", parts=CLIPPING, check=clipping_norm, optional=True),
+    "pre_model_path": Key("str", optional=True),
 }
+
+#: What all keys of RecBole may hold.
+RECBOLE: dict[str, Key] = {**OF_MODELS, **GENERAL}

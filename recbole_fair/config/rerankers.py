@@ -49,8 +49,9 @@ def reranker_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         limit, value = own[key], settings[key]
         # A default of null, such as the seed's, may be said as well.
-        if limit is not None and not limit.accepts(value) and not (value is None and defaults.get(key) is None):
-            raise FairError(f"{key}={value!r} is not allowed for {name}: it must be {limit.allowed()}.")
+        said = limit.complaint(key, value) if limit is not None else None
+        if said is not None and not (value is None and defaults.get(key) is None):
+            raise FairError(said.replace("is not allowed:", f"is not allowed for {name}:", 1))
     return defaults
 
 

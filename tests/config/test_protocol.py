@@ -71,7 +71,7 @@ def test_a_constraint_on_a_coverage_that_is_not_computed(small_data: Path, in_tm
 
 
 def test_labels_for_training_alone_are_warned_of(caplog: pytest.LogCaptureFixture):
-    settings = {"threshold": {"rating": 4}, "train_neg_sample_args": None}
+    settings = {"threshold": {"rating": 4}, "train_neg_sample_args": None, "metrics": ["NDCG"]}
     FairConfig("FM", "ml-100k", config_dict=settings)
     assert "count as interactions and as hits there" in caplog.text
 

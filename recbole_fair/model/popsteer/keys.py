@@ -7,7 +7,7 @@ from recbole_fair.model.profile_keys import HEAD_TAIL, LEANING_USERS, SYNTHETIC_
 
 #: On every base.
 POPSTEER_KEYS: dict[str, Key] = {
-    "neurons_file": Key("str", optional=True, what="path of the CSV neuron table (PopSteer)", scope="file"),
+    "neurons_file": Key("path", optional=True, what="path of the CSV neuron table (PopSteer)", scope="file"),
     "sae_scale": Key("int", low=1, what="hidden size of the autoencoder as a multiple of the representation's size"),
     "sae_k": Key("int", low=1, what="latents kept for a user"),
     "sae_encoder_bias": Key("bool", what="whether the autoencoder's encoder has a bias"),
