@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from recbole.config import Config
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType
 
 from recbole_fair.config import protocol
@@ -29,13 +30,14 @@ from recbole_fair.config.catalogue import (
 )
 from recbole_fair.config.imports import load
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.kinds import shown
+from recbole_fair.config.kinds import is_path, shown
 from recbole_fair.config.layers import (
     FairLoader,
     files_of,
     find_config_file,
     parse_value,
     properties_dir,
+    read_packaged,
     read_yaml,
     tidy,
 )
@@ -99,6 +101,11 @@ class FairConfig(Config):
     def _build_yaml_loader(self) -> type[FairLoader]:
         return FairLoader
 
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
+        layer: dict[str, Any] = tidy(read_packaged(Path(file)))
+        self.internal_config_dict.update(layer)
+        return layer
+
     def _load_config_files(self, file_list: str | Path | Sequence[str | Path] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for name in files_of(file_list):
@@ -131,14 +138,17 @@ class FairConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if value is None:
                 raise FairError(f"{key} is not set: add --{key}=NAME, or '{key}: NAME' to a configuration file.")
-        if not isinstance(dataset, str) or dataset in ("", ".", "..") or "/" in dataset or "\\" in dataset:
-            raise FairError(f"dataset={dataset!r} is not a name; give the folder above it as data_path.")
+        if not is_path(dataset) or dataset in (".", "..") or "/" in dataset or "\\" in dataset:
+            raise FairError(f"dataset={shown(dataset)} is not a name; give the folder above it as data_path.")
+        for key in ("model", "base"):
+            if isinstance(self.external_config_dict.get(key), (int, float, list, dict)):
+                raise FairError(f"{key}={shown(self.external_config_dict[key])} is not the name of a model.")
         base = self.external_config_dict.pop("base", None)  # from here on it is part of the model's name and class
         if isinstance(model, str):
             model_class = get_model(model, base)
             return model_class.__name__ if ":" in model or base is not None else model, model_class, dataset
-        if not isinstance(model, type):
-            raise FairError(f"model={model!r} is neither a model's name nor a model class.")
+        if not (isinstance(model, type) and issubclass(model, AbstractRecommender)):
+            raise FairError(f"model={shown(model)} is neither a model's name nor a class of RecBole's models.")
         return model.__name__, model, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
@@ -153,7 +163,7 @@ class FairConfig(Config):
         for layer in ("overall.yaml", *layers_of(model_class, model), f"dataset/{dataset}.yaml"):
             file = folder / layer
             if file.is_file():
-                self.internal_config_dict.update(read_yaml(file))
+                self.internal_config_dict.update(read_packaged(file))
         self.user_settings = {k: v for k, v in self.external_config_dict.items() if k not in ("model", "dataset")}
         self.internal_config_dict.update(reranker_defaults(self.user_settings))
         self._check_keys()
@@ -169,20 +179,20 @@ class FairConfig(Config):
                 continue
             hint = did_you_mean(key, known)
             if key in COMPUTED_KEYS:
-                raise FairError(f"{key}={value!r} cannot be set: it follows from the other keys.")
+                raise FairError(f"{key}={shown(value)} cannot be set: it follows from the other keys.")
             if says_its_keys(self.model_class):
-                raise FairError(f"{key}={value!r} is not a known key{hint}")
-            logger.warning("%s=%r is not a known key%s %s may read it.", key, value, hint, self.model)
+                raise FairError(f"{key}={shown(value)} is not a known key{hint}")
+            logger.warning("%s=%s is not a known key%s %s may read it.", key, shown(value), hint, self.model)
         for key in _PICKLING_KEYS:
             if self.user_settings.get(key):
                 raise FairError(
-                    f"{key}={self.user_settings[key]!r} is not supported: RecBole pickles whole data sets, which could "
-                    "run any code when read; leave the key out, the atomic files are read each time."
+                    f"{key}={shown(self.user_settings[key])} is not supported: RecBole pickles whole data sets, which "
+                    "could run any code when read; leave the key out, the atomic files are read each time."
                 )
         for key, value in self.user_settings.items():
             is_ours = key in ours or key.startswith(RERANKER_PREFIX)
             if is_ours and key not in self.internal_config_dict and value is not None:
-                logger.warning("%s=%r has no effect: %s does not read it.", key, value, self.model)
+                logger.warning("%s=%s has no effect: %s does not read it.", key, shown(value), self.model)
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from recbole_fair.config.keys import Key
+from recbole_fair.config.keys import Key, Need
+from recbole_fair.config.parts import groupings
 
 #: Name to what the key may hold. Default values stand in ``properties/overall.yaml``.
 KEYS: dict[str, Key] = {
@@ -19,7 +20,7 @@ KEYS: dict[str, Key] = {
     # Training.
     "trainer": Key("str", optional=True, what="trainer: a name, or module:Class; null: the model's", imports=True),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
-    "learning_rate_warmup": Key("float", low=0, what="epochs over which the rate first rises from 0"),
+    "learning_rate_warmup": Key("float", low=0, high=10**7, what="epochs over which the rate first rises from 0"),
     # Data.
     "time_order": Key(
         "str",
@@ -29,7 +30,11 @@ KEYS: dict[str, Key] = {
     ),
     # Evaluation.
     "eval_memory_mb": Key(
-        "int", low=1, what="memory for the score matrix of one evaluation batch, in megabytes", scope="machine"
+        "int",
+        low=1,
+        high=2**24,
+        what="memory for the score matrix of one evaluation batch, in megabytes",
+        scope="machine",
     ),
     "mask_seen": Key(
         "str",
@@ -46,7 +51,12 @@ KEYS: dict[str, Key] = {
     ),
     # Metrics.
     "coverage_min_count": Key(
-        "int", low=1, many=True, what="lists that must hold an item for it to count as covered", scope="evaluation"
+        "int",
+        low=1,
+        high=10**9,
+        many=True,
+        what="lists that must hold an item for it to count as covered",
+        scope="evaluation",
     ),
     "segment_head_share": Key(
         "float",
@@ -80,23 +90,35 @@ KEYS: dict[str, Key] = {
     ),
     "upd_smoothing": Key("float", low=0, what="added to the shares that UPD compares", scope="evaluation"),
     "pce_levels": Key(
-        "int|list", low=2, what="quantile levels of PCE: how many from 0 to 1, or a rising list", scope="evaluation"
+        "int|rising",
+        low=2,
+        high=10_001,
+        what="quantile levels of PCE: how many from 0 to 1, or a rising list",
+        scope="evaluation",
     ),
     "group_field": Key(
-        "str", optional=True, what="item column with the item groups of CKL and drift (genre)", scope="evaluation"
+        "column", optional=True, what="item column with the item groups of CKL and drift (genre)", scope="evaluation"
     ),
     "ckl_smoothing": Key(
         "float", low=0, high=1, open_low=True, what="Steck's smoothing in CKL and drift", scope="evaluation"
     ),
     "group_metrics": Key(
         "dict|str",
+        check=groupings,
         many=True,
         optional=True,
         what="metrics by user group; names alone report NDCG by these groups",
         scope="evaluation",
         imports=True,
     ),
-    "bootstrap": Key("int", low=0, what="resamples of users for 95 % intervals, 0 for none", scope="evaluation"),
+    "bootstrap": Key(
+        "int",
+        low=0,
+        high=10**6,
+        what="resamples of users for 95 % intervals, 0 for none",
+        scope="evaluation",
+        need=Need(8e3, "of memory for a thousand users"),
+    ),
     "metric_history": Key(
         "str", choices=("train", "train_valid"), what="what counts as history when testing", scope="evaluation"
     ),
@@ -109,6 +131,6 @@ KEYS: dict[str, Key] = {
         imports=True,
     ),
     "reranker_candidates": Key(
-        "int", low=1, optional=True, what="best items that it sees a user, null for all", scope="evaluation"
+        "int", low=1, high=10**7, optional=True, what="best items that it sees a user, null for all", scope="evaluation"
     ),
 }

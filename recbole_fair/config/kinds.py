@@ -43,6 +43,11 @@ def is_number(value: object) -> bool:
         return False
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that can be written to a file."""
+    return isinstance(value, str) and "\0" not in value and not re.search("[\ud800-\udfff]", value)
+
+
 def is_encoding(value: object) -> bool:
     """Whether text is the name of an encoding of text that Python knows."""
     if not isinstance(value, str) or not value.isascii() or not value:
@@ -56,17 +61,17 @@ def is_encoding(value: object) -> bool:
 
 def is_column(value: object) -> bool:
     """Whether text can be the name of a column: something, with no colon, tab or line break in it."""
-    return isinstance(value, str) and bool(value.strip()) and not re.search(r"[:\t\r\n\0]", value)
+    return is_text(value) and bool(str(value).strip()) and not re.search(r"[:\t\r\n]", str(value))
 
 
 def is_path(value: object) -> bool:
     """Whether text can be a path."""
-    return isinstance(value, str) and bool(value.strip()) and "\0" not in value and len(value) < 4096
+    return is_text(value) and bool(str(value).strip()) and len(str(value)) < 4096
 
 
 def is_separator(value: object) -> bool:
     """Whether text can stand between the columns of a line, or between the words of a cell."""
-    return isinstance(value, str) and 0 < len(value) <= 10 and not re.search(r"[\r\n\0\"]", value)
+    return is_text(value) and 0 < len(str(value)) <= 10 and not re.search(r"[\r\n\"]", str(value))
 
 
 def is_interval(value: object) -> bool:
@@ -100,7 +105,7 @@ KINDS: dict[str, Kind] = {
     "int": Kind(is_whole, "a whole number"),
     "float": Kind(is_number, "a number"),
     "bool": Kind(lambda value: isinstance(value, bool), "true or false"),
-    "str": Kind(lambda value: isinstance(value, str) and "\0" not in value, "text"),
+    "str": Kind(is_text, "text"),
     "list": Kind(lambda value: isinstance(value, (list, tuple)), "a list"),
     "dict": Kind(lambda value: isinstance(value, dict), "a mapping"),
     "any": Kind(lambda value: True, "anything"),

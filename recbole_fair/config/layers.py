@@ -5,9 +5,11 @@ A checkout keeps them in ``properties/`` beside the package, an installed wheel 
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +110,13 @@ def files_of(given: str | Path | Sequence[str | Path] | None) -> list[str | Path
     Raises:
         FairError: for anything else.
     """
-    files = [given] if isinstance(given, (str, os.PathLike)) else list(given) if isinstance(given, Iterable) else given
-    if files is None:
+    if isinstance(given, (str, os.PathLike)):
+        return [given]
+    if given is None:
         return []
-    if not isinstance(files, list) or not all(isinstance(file, (str, os.PathLike)) for file in files):
+    if not isinstance(given, (list, tuple)) or not all(isinstance(file, (str, os.PathLike)) for file in given):
         raise FairError(f"config_file_list={shown(given)} is neither a path nor a list of paths.")
-    return files
+    return list(given)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -142,6 +145,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+@functools.cache
+def _packaged(path: Path) -> dict[str, Any]:
+    return read_yaml(path)
+
+
+def read_packaged(path: Path) -> dict[str, Any]:
+    """A file of settings that belongs to an installed package, read once a process: such files do not change."""
+    return copy.deepcopy(_packaged(path))
+
+
 def load_yaml(text: str, where: str) -> Any:
     """Read yaml text of bounded size and depth; what is no number, truth value, list or mapping stays text.
 
@@ -153,8 +166,10 @@ def load_yaml(text: str, where: str) -> Any:
         FairError: for text that is not yaml, holds itself, nests or multiplies beyond all settings, or names a key
             twice.
     """
-    loader = FairLoader(text)
+    loader = None
+    where = " ".join(where.split())
     try:
+        loader = FairLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -170,7 +185,8 @@ def load_yaml(text: str, where: str) -> Any:
     except (ValueError, OverflowError) as error:
         raise FairError(f"{where} holds a value that cannot be read: {error}.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _bounded(root: yaml.Node) -> None:

@@ -71,3 +71,28 @@ CLIPPING: dict[str, Key] = {
 def clipping_norm(value: Mapping[str, Any]) -> str | None:
     """What is wrong with ``clip_grad_norm``: nothing is cut without the norm to cut at."""
     return None if "max_norm" in value else "it must name max_norm, the norm that gradients are cut at"
+
+
+_GROUPING: dict[str, Key] = {
+    "metrics": Key("str", many=True),
+    "bins": Key("int", low=2, high=10_000, optional=True),
+    "thresholds": Key("list", of=Key("float"), optional=True),
+}
+
+
+def groupings(value: Any) -> str | None:
+    """What is wrong with ``group_metrics``: names of groups alone, or each with its metrics and its bins."""
+    if not isinstance(value, Mapping):
+        return None
+    for name, spec in value.items():
+        where = f"group_metrics.{name}"
+        if not isinstance(spec, Mapping) or not spec.get("metrics"):
+            return f"{where}={shown(spec)} must name its metrics, as in {{metrics: [NDCG]}}"
+        for part, given in spec.items():
+            if part not in _GROUPING:
+                return f"{where} has the unknown key {part!r}, where metrics, bins and thresholds are allowed"
+            if not _GROUPING[part].accepts(given):
+                return f"{where}.{part}={shown(given)} must be {_GROUPING[part].allowed()}"
+        if spec.get("thresholds") is not None and (name != "drift" or spec.get("bins") is not None):
+            return f"{where} has thresholds, which are for drift alone, in the place of bins"
+    return None

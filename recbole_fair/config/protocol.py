@@ -68,6 +68,9 @@ def settle(
             defaults["train_neg_sample_args"] = dict(_ONE_NEGATIVE)
             if dataset == "ml-100k":
                 defaults["threshold"] = None
+    if kind == ModelType.SEQUENTIAL and defaults["eval_args"].get("order") != "TO":
+        # RecBole leaves the models with embeddings of a knowledge graph (KSR, GRU4RecKG) a random order.
+        defaults["eval_args"] = {**_RANKING_EVAL_ARGS, "split": {"LS": "valid_and_test"}, "order": "TO"}
     if clicks:
         defaults.update({key: recbole[key] for key in ("metrics", "valid_metric", "topk")})
 
@@ -218,7 +221,8 @@ def _loss(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]
     if loss is None or final["MODEL_TYPE"] != ModelType.SEQUENTIAL:
         return
     traits = Traits.of(trained_class(model_class))
-    known = _LOSSES.get(trained_name(model_class, final["model"]), traits.loss_types if traits.input_type is None else None)
+    of_class = traits.loss_types if traits.input_type is None else None
+    known = _LOSSES.get(trained_name(model_class, final["model"]), of_class)
     if known is not None and loss not in known:
         raise FairError(f"loss_type={loss!r} must be one of {', '.join(known)}{did_you_mean(str(loss), known)}")
     if loss == "BPR" or traits.input_type == InputType.PAIRWISE:
@@ -272,10 +276,11 @@ def _train_sampling(final: dict[str, Any], user: Mapping[str, Any], model_class:
     if isinstance(sampling, dict) and str(sampling.get("distribution", "uniform")).lower() == "none":
         final["train_neg_sample_args"] = sampling = None
     base = Traits.of(trained_class(model_class))
-    by_rows = trained_name(model_class, final["model"]) in _ROW_MODELS or base.reads_users
+    name = trained_name(model_class, final["model"])
+    by_rows = name in _ROW_MODELS or base.reads_users
     if sampling is None:
         pairs = base.input_type == InputType.PAIRWISE and final["MODEL_TYPE"] != ModelType.TRADITIONAL
-        compares = (pairs and not by_rows and trained_name(model_class, final["model"]) not in _LOSSES) or final.get("loss_type") == "BPR"
+        compares = (pairs and not by_rows and name not in _LOSSES) or final.get("loss_type") == "BPR"
         if compares and "train_neg_sample_args" in user:
             raise FairError(
                 f"train_neg_sample_args: {final['model']} compares items with sampled ones, so there must be some; "

@@ -8,7 +8,8 @@ from typing import Any
 
 from recbole_fair.config.catalogue import RERANKER_PREFIX
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.layers import properties_dir, read_yaml
+from recbole_fair.config.kinds import shown
+from recbole_fair.config.layers import properties_dir, read_packaged
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
 
@@ -32,7 +33,9 @@ def reranker_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     given = [key for key in settings if key.startswith(RERANKER_PREFIX) and key != CANDIDATES]
     if not isinstance(name, str):
         if given and "reranker" not in settings:
-            raise FairError(f"{given[0]}={settings[given[0]]!r} has no effect: choose a re-ranker by reranker=NAME.")
+            raise FairError(
+                f"{given[0]}={shown(settings[given[0]])} has no effect: choose a re-ranker by reranker=NAME."
+            )
         return {}
     cls = get_reranker(name)
     by_field = cls.keys()
@@ -40,10 +43,10 @@ def reranker_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in own:
             hint = did_you_mean(key, own)
-            raise FairError(f"{key}={settings[key]!r} is not a key of reranker={name}{hint}")
+            raise FairError(f"{key}={shown(settings[key])} is not a key of reranker={name}{hint}")
     file = properties_dir() / "rerank" / f"{name}.yaml"
     if file.is_file():
-        defaults = read_yaml(file)
+        defaults = read_packaged(file)
     else:
         defaults = {by_field[f.name]: None if f.default is MISSING else f.default for f in fields(cls)}
     for key in given:

@@ -1,14 +1,13 @@
-"""What the configuration says about metrics, read once and checked."""
+"""What the configuration says about metrics, read once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from recbole_fair.config.contract import Settings
-from recbole_fair.errors import FairError
 
 MAINSTREAM, DRIFT, TASTE = "mainstream", "drift", "popularity_taste"
 DRIFT_THRESHOLDS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -88,9 +87,6 @@ class MetricOptions:
 
         Returns:
             The options.
-
-        Raises:
-            FairError: For a value that cannot be used.
         """
         given: dict[str, Any] = {}
         for f in fields(cls):
@@ -114,87 +110,31 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _min_counts(value: Any) -> tuple[int, ...]:
-    counts = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if not counts or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in counts):
-        raise FairError(f"coverage_min_count={value!r} is not allowed: give whole numbers from 1 on.")
-    return tuple(dict.fromkeys(counts))
+    return tuple(dict.fromkeys(value if isinstance(value, (list, tuple)) else (value,)))
 
 
 def _levels(value: Any) -> tuple[float, ...]:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 2:
-        return levels(value)
-    if isinstance(value, (list, tuple)) and value:
-        try:
-            given = tuple(float(v) for v in value)
-        except (TypeError, ValueError):
-            given = (math.nan,)
-        if all(0 <= v <= 1 for v in given) and list(given) == sorted(set(given)):
-            return given
-    raise FairError(
-        f"pce_levels={value!r} is not allowed: give a number of levels from 2 on, or a rising list of levels in [0, 1]."
-    )
-
-
-def _base(value: Any) -> float:
-    if value == "e":
-        return math.e
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 1:
-        raise FairError(f"upd_base={value!r} is not allowed: give a number above 1, or e.")
-    return float(value)
-
-
-def _one_of(key: str, *choices: str) -> Any:
-    def read(value: Any) -> str:
-        if value not in choices:
-            raise FairError(f"{key}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
-        return str(value)
-
-    return read
+    return levels(value) if isinstance(value, int) else tuple(map(float, value))
 
 
 def _groupings(value: Any) -> tuple[Grouping, ...]:
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
-        value = {name: {"metrics": ["NDCG"]} for name in value}
     if not isinstance(value, Mapping):
-        raise FairError(
-            f"group_metrics={value!r} is not allowed: name the groups, as in [mainstream, gender], or their metrics, "
-            "as in {mainstream: {metrics: [NDCG]}}."
-        )
+        value = {name: {"metrics": ["NDCG"]} for name in ([value] if isinstance(value, str) else value)}
     return tuple(_grouping(str(name), spec) for name, spec in value.items())
 
 
-def _grouping(name: str, spec: Any) -> Grouping:
-    where = f"group_metrics.{name}"
-    if not isinstance(spec, Mapping) or not spec.get("metrics"):
-        raise FairError(f"{where}={spec!r} is not allowed: it must name its metrics, as in {{metrics: [NDCG]}}.")
-    unknown = set(spec) - {"metrics", "bins", "thresholds"}
-    if unknown:
-        raise FairError(f"{where} has the unknown key {min(unknown)!r}: allowed are metrics, bins, thresholds.")
-    bins, thresholds = spec.get("bins"), spec.get("thresholds")
-    if bins is not None and (isinstance(bins, bool) or not isinstance(bins, int) or bins < 2):
-        raise FairError(f"{where}.bins={bins!r} is not allowed: it must be a whole number from 2 on.")
-    if thresholds is not None:
-        if name != DRIFT:
-            raise FairError(f"{where}.thresholds is not allowed: thresholds belong to '{DRIFT}', use bins here.")
-        if not isinstance(thresholds, (list, tuple)) or not all(isinstance(t, (int, float)) for t in thresholds):
-            raise FairError(f"{where}.thresholds={thresholds!r} is not allowed: it must be a list of numbers.")
-    if name == DRIFT and bins is not None and thresholds is not None:
-        raise FairError(f"{where} takes bins or thresholds, not both.")
-    return Grouping(
-        name, _names(spec["metrics"]), bins, DRIFT_THRESHOLDS if thresholds is None else tuple(map(float, thresholds))
-    )
+def _grouping(name: str, spec: Mapping[str, Any]) -> Grouping:
+    thresholds = spec.get("thresholds")
+    bounds = DRIFT_THRESHOLDS if thresholds is None else tuple(map(float, thresholds))
+    return Grouping(name, _names(spec["metrics"]), spec.get("bins"), bounds)
 
 
-_READERS: dict[str, Any] = {
+#: How values of the configuration, which the configuration has checked, become those of the options.
+_READERS: dict[str, Callable[[Any], Any]] = {
     "topk": _topk,
     "metrics": _names,
     "coverage_min_count": _min_counts,
-    "segment_by": _one_of("segment_by", "interactions", "items"),
-    "upd_base": _base,
-    "upd_over": _one_of("upd_over", "users", "groups"),
+    "upd_base": lambda value: math.e if value == "e" else float(value),
     "pce_levels": _levels,
     "group_metrics": _groupings,
-    "metric_history": _one_of("metric_history", "train", "train_valid"),
 }

@@ -18,7 +18,7 @@ HEAD_TAIL: dict[str, Key] = {
 
 #: Users who like only popular, or only unpopular items.
 SYNTHETIC_USERS: dict[str, Key] = {
-    "synthetic_users": Key("int", low=1, what="synthetic users a side"),
+    "synthetic_users": Key("int", low=1, high=10**8, what="synthetic users a side"),
     "synthetic_length": Key(
         "int|str", low=1, choices=("matched",), optional=True, what="items of a synthetic user, or 'matched'"
     ),

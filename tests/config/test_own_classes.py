@@ -222,7 +222,7 @@ def test_nothing_is_imported_because_a_checkpoint_says_so(module: str, key: str,
     trap = "trap:X" if key != "metrics" else ["NDCG", "trap:X"]
     for place in ("user_settings", "config"):
         stored = {**content, place: {**content[place], key: trap}}
-        monkeypatch.setattr("recbole_fair.quick_start.load_checkpoint", lambda *_, stored=stored: stored)
+        monkeypatch.setattr("recbole_fair.quick_start.open_checkpoint", lambda *_, stored=stored: stored)
         with pytest.raises(FairError, match=f"{key}='trap:X' is stored in the checkpoint.*nothing is imported"):
             evaluate_checkpoint(file)
     assert not Path("sprung").exists()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from recbole_fair.config.keys import Key
+from recbole_fair.config.keys import Key, Need
 from recbole_fair.model.profile_keys import HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
 
 #: On every base.
 POPSTEER_KEYS: dict[str, Key] = {
     "neurons_file": Key("path", optional=True, what="path of the CSV neuron table (PopSteer)", scope="file"),
-    "sae_scale": Key("int", low=1, what="hidden size of the autoencoder as a multiple of the representation's size"),
-    "sae_k": Key("int", low=1, what="latents kept for a user"),
+    "sae_scale": Key(
+        "int",
+        low=1,
+        high=10**4,
+        what="hidden size of the autoencoder as a multiple of the representation's size",
+        need=Need(3e4, "of memory for representations of 64 numbers"),
+    ),
+    "sae_k": Key("int", low=1, high=10**6, what="latents kept for a user"),
     "sae_encoder_bias": Key("bool", what="whether the autoencoder's encoder has a bias"),
     "sae_aux_coef": Key("float", low=0, what="weight of the dead latents' loss"),
     "sae_dead_after": Key("int", low=1, optional=True, what="inputs without firing after which a latent is dead"),

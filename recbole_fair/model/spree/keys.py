@@ -12,7 +12,7 @@ SPREE_KEYS: dict[str, Key] = {
         "bool", what="whether each user's step is that user's estimated bias (Eq. 5) or 1 (Eq. 3)", scope="strength"
     ),
     "spree_sites": Key("str|list", choices=("last", "grid"), what="places to probe, or [[block, position], ...]"),
-    "bias_list_length": Key("int", low=1, what="length of the lists whose popularity bias is learnt"),
+    "bias_list_length": Key("int", low=1, high=10**6, what="length of the lists whose popularity bias is learnt"),
     "bias_regularization": Key(
         "float|str", low=0, open_low=True, choices=("cv",), what="L1 penalty of the bias estimator"
     ),

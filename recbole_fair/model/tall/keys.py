@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_fair.config.keys import Key
+from recbole_fair.config.keys import Key, Need
 
 #: The autoencoder of every expert.
 MULTVAE_KEYS: dict[str, Key] = {
@@ -11,7 +11,13 @@ MULTVAE_KEYS: dict[str, Key] = {
 
 #: Experts, or local models.
 EXPERTS_KEYS: dict[str, Key] = {
-    "n_experts": Key("int", low=1, what="experts (TALL) or local models (LOCA, EnLFT)"),
+    "n_experts": Key(
+        "int",
+        low=1,
+        high=10**5,
+        what="experts (TALL) or local models (LOCA, EnLFT)",
+        need=Need(8e5, "of memory for a thousand items"),
+    ),
 }
 
 #: Gate, users' weights and their schedule.
@@ -25,14 +31,26 @@ TALL_KEYS: dict[str, Key] = {
     "gate_fold_share": Key(
         "float", low=0, high=1, open_low=True, open_high=True, what="share of a user's training items that is held out"
     ),
-    "gate_hidden_size": Key("int", low=1, what="hidden units of the gate under gate mlp"),
+    "gate_hidden_size": Key(
+        "int",
+        low=1,
+        high=10**6,
+        what="hidden units of the gate under gate mlp",
+        need=Need(4e3, "of memory for a thousand items"),
+    ),
     "weight_signal": Key("str", choices=("change", "loss", "none"), what="what the users' weights follow from"),
     "weight_norm": Key("str", choices=("sum", "mean"), what="losses in the weights: sum or mean over held-out items"),
     "weight_alpha": Key("float", low=0, open_low=True, what="the smaller, the more unequal the users' weights"),
     "weight_solver": Key("str", choices=("clip", "simplex"), what="the paper's closed form, or the exact solution"),
     "weight_decay_by_experts": Key("bool", what="whether weight_decay is divided by the number of experts"),
     "gap": Key("int", low=0, what="epochs before users are weighted; early stopping counts from there"),
-    "loss_window": Key("int", low=1, what="changes of the loss that are averaged"),
+    "loss_window": Key(
+        "int",
+        low=1,
+        high=10**5,
+        what="changes of the loss that are averaged",
+        need=Need(8e3, "of memory for a thousand users"),
+    ),
 }
 
 #: Weights against the mainstream.
