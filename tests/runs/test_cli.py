@@ -108,7 +108,7 @@ def test_evaluate_passes_everything_on(calls: list[Any], capsys: pytest.CaptureF
         (["-m", "BPR", "-d", "ml-100k", "--epcohs=3"], "epcohs=3 is not a known key; did you mean 'epochs'?"),
         (
             ["-m", "BPR", "-d", "ml-100k", "--epochs=0"],
-            "epochs=0 is not allowed: it must be a whole number at least 1.",
+            "epochs=0 is not allowed: it must be a whole number at least 1",
         ),
         (["-m", "BPR"], "dataset is not set"),
         (["-m", "BPR", "-d", "nowhere"], "dataset='nowhere': there is no file"),
