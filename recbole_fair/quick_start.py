@@ -40,6 +40,7 @@ from recbole_fair.trainer.trainer import FairTrainerMixin
 
 __all__ = [
     "Recommender",
+    "audit",
     "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from recbole_fair.runs.audit import audit
     from recbole_fair.runs.compare import compare
     from recbole_fair.runs.explain import explain_checkpoint
     from recbole_fair.runs.importing import import_checkpoint
@@ -61,6 +63,7 @@ logger = logging.getLogger(__name__)
 
 # Studies draw figures: a run does not wait for what only they need.
 _STUDIES = {
+    "audit": "recbole_fair.runs.audit",
     "compare": "recbole_fair.runs.compare",
     "explain_checkpoint": "recbole_fair.runs.explain",
     "import_checkpoint": "recbole_fair.runs.importing",

@@ -143,8 +143,7 @@ class FairCollector(Collector):
         if not self.ranking:
             return
         n_rows, n_items = scores_tensor.shape
-        self._n_items = n_items
-        device, kmax = scores_tensor.device, self.options.kmax
+        kmax = self.options.kmax
         values, items = torch.topk(scores_tensor, min(max(kmax, self.n_candidates), n_items), dim=-1)
         if bool(values[:, 0].isnan().any()):
             raise FairError("The model's scores are not numbers (NaN): training has diverged, lower learning_rate.")
@@ -156,14 +155,31 @@ class FairCollector(Collector):
         if self.n_candidates:
             self._candidates.append((items.cpu(), values.cpu()))
             items, values = items[:, :kmax], values[:, :kmax]
-        rows = torch.arange(n_rows, device=device).unsqueeze(1)
         assert positive_u is not None
         assert positive_i is not None
+        self.take_lists(items, values, self._users(interaction, n_rows), positive_u, positive_i, n_items)
+
+    def take_lists(
+        self, items: Tensor, values: Tensor, users: Tensor, positive_u: Tensor, positive_i: Tensor, n_items: int
+    ) -> None:
+        """Collect lists that are made already.
+
+        Args:
+            items: Item ids ``[B, Kmax]``, best first, 0 = no item; a list may have empty places.
+            values: Their scores ``[B, Kmax]``, -inf where there is no item.
+            users: User of each row ``[B]``.
+            positive_u: Row of each held-out item.
+            positive_i: The held-out items.
+            n_items: Number of item ids including the padding id 0.
+        """
+        n_rows, device = len(items), items.device
+        self._n_items = n_items
+        rows = torch.arange(n_rows, device=device).unsqueeze(1)
         # One sorted array of keys instead of a users-by-items matrix; an item held out twice counts once.
         keys = torch.unique(positive_u.to(device).long() * n_items + positive_i.to(device).long())
         hits = are_among(keys, rows * n_items + items) & (items > 0)
         n_positives = torch.bincount(keys.div(n_items, rounding_mode="floor"), minlength=n_rows)
-        self._batches.append((items, hits, n_positives, keys % n_items, self._users(interaction, n_rows), values))
+        self._batches.append((items, hits, n_positives, keys % n_items, users, values))
 
     def _users(self, interaction: Interaction, n_rows: int) -> Tensor:
         users = interaction[self.config["USER_ID_FIELD"]].to(torch.long)

@@ -18,6 +18,7 @@ from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.options import MetricOptions
 
 HISTORY, SEGMENTS, POPULARITY, GROUPS = "history", "segments", "popularity", "groups"
+HELD_OUT = "held-out items"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class MetricSpec:
         high: Largest possible value, or text such as ``log n`` where it depends on the data.
         smaller: Whether less is better.
         to_zero: Whether the value nearest to zero is best.
-        needs: Any of ``history``, ``segments``, ``popularity``, ``groups``.
+        needs: Any of ``history``, ``segments``, ``popularity``, ``groups``, ``held-out items``.
         per_user: Values by user.
         per_item: From the options, the functions of counts ``[..., n] -> [...]`` by suffix of the name.
         exposure: Whether ``per_item`` takes rank-discounted exposures instead of counts.
@@ -190,7 +191,7 @@ def _segment_ndcg(name: str, segment: int) -> MetricSpec:
         f"Target filter: the label belongs to the held-out item, not to the user. {_SEGMENT_NOTE}",
         0,
         1,
-        needs=frozenset({SEGMENTS}),
+        needs=frozenset({SEGMENTS, HELD_OUT}),
         per_user=partial(_ndcg_of_segment, segment),
         size_note=f"users with a held-out {label} item",
     )
@@ -207,7 +208,15 @@ _RANKING = (
 
 SPECS: tuple[MetricSpec, ...] = (
     *(
-        MetricSpec(name, formula, "As RecBole. Users without held-out items are left out.", 0, 1, per_user=_ranking(fn))
+        MetricSpec(
+            name,
+            formula,
+            "As RecBole. Users without held-out items are left out.",
+            0,
+            1,
+            needs=frozenset({HELD_OUT}),
+            per_user=_ranking(fn),
+        )
         for name, formula, fn in _RANKING
     ),
     _segment_ndcg("NDCGHead", HEAD),

@@ -13,6 +13,7 @@ from typing import Any
 from recbole_fair import __version__
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
+from recbole_fair.report.audits import audit_sentences, tests_table
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
 from recbole_fair.report.documents import EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
@@ -229,6 +230,13 @@ def _run_section(anchor: str, source: Source) -> Section:
     return section
 
 
+def _audit_section(anchor: str, source: Source) -> Section:
+    section = _run_section(anchor, source)
+    if source.content["comparisons"]:
+        section.tables.append(Table(*tests_table(source.content)))
+    return section
+
+
 def _metrics(run: Values) -> Table:
     test = run["test_result"]
     variants: Mapping[str, Mapping[str, Any]] = run.get("variants") or {str(run.get("model")): test}
@@ -337,6 +345,7 @@ class _Form:
 
 
 _FORMS = {
+    "audit": _Form("audit", "", audit_sentences, _audit_section),
     "run": _Form("evaluation", "", run_sentences, _run_section),
     "evaluation": _Form("evaluation", "", run_sentences, _run_section),
     "sweep": _Form("sweep", "Trade-off of ", sweep_sentences, _sweep_section),

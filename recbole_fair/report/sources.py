@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_fair.errors import FairError
+from recbole_fair.report import audits  # noqa: F401  (makes its kind of document known)
 from recbole_fair.report.documents import (
     ComparisonDocument,
     Document,

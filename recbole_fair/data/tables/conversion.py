@@ -145,15 +145,39 @@ def convert(request: Request) -> list[Report]:
         file = folder / f"{name}{suffix}"
         if file.exists() and not request.overwrite:
             raise FairError(f"{file} is there already: give another --output, or --overwrite to replace it.")
-    types = _types(request.types)
+    _types(request.types)  # before anything is written
     table = open_table(request.source, request.separator, request.columns, request.encoding)
     reports = [_retyping(lambda as_text: _Interactions(request, table, folder / f"{name}.inter", as_text).write())]
-    for side, path, key in (("item", request.items, ITEM), ("user", request.users, USER)):
+    for side, path in (("item", request.items), ("user", request.users)):
         if path is not None:
-            features = _Side(open_table(path, None, None, request.encoding), side, key, types, request)
-            target = folder / f"{name}.{side}"
-            reports.append(_retyping(lambda as_text, f=features, t=target: f.write(t, as_text)))  # type: ignore[misc]
+            column, target = getattr(request, side), folder / f"{name}.{side}"
+            reports.append(write_features(path, side, target, request.types, column, request.encoding))
     return reports
+
+
+def write_features(
+    source: str | Path,
+    side: str,
+    target: Path,
+    types: Iterable[str] = (),
+    column: str | None = None,
+    encoding: str = "utf-8",
+) -> Report:
+    """Write the atomic file of a table of items or users; of several rows with one id the first counts.
+
+    Args:
+        source: the table.
+        side: ``item`` or ``user``.
+        target: the atomic file.
+        types: types of columns, ``name:type``.
+        column: column of ids, if it has that name here; found otherwise.
+        encoding: of csv and jsonl files.
+
+    Raises:
+        FairError: for a table that cannot be read, or has nothing but ids.
+    """
+    features = _Side(open_table(source, None, None, encoding), side, _types(types), column)
+    return _retyping(lambda as_text: features.write(target, as_text))
 
 
 def _types(words: Iterable[str]) -> dict[str, str]:
@@ -340,11 +364,11 @@ class _Interactions:
 class _Side:
     """A table of items or users."""
 
-    def __init__(self, table: Table, side: str, key: str, types: Mapping[str, str], request: Request) -> None:
-        given = getattr(request, side)
+    def __init__(self, table: Table, side: str, types: Mapping[str, str], given: str | None) -> None:
         known = any(given in (column, plain_name(column)) for column in table.columns)
         self.id_column = find_columns(table, (side,), (side,), {side: given if known else None})[side]
-        self.table, self.side, self.key, self.types = table, side, key, types
+        self.table, self.side, self.types = table, side, types
+        self.key = ITEM if side == "item" else USER
 
     def write(self, target: Path, as_text: frozenset[str]) -> Report:
         """Write the file; of several rows with one id the first counts."""
