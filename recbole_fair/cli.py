@@ -58,6 +58,12 @@ Examples:
   sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
   sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
 """
+_FRONTIER_EXAMPLES = """\b
+Examples:
+  frontier saved/SASRec.pth --x GiniIndex@10 --y NDCG@10 --loss 0.05 --loss 0.10
+  frontier saved/SASRec.pth --x GiniIndex@10 --x PCE@10 --save saved/winner.pth
+  frontier saved/BPR.pth --methods Lorenz,Tilt,IPR --fit PopSteerBPR
+"""
 _EXPLAIN_EXAMPLES = """\b
 Examples:
   explain saved/PopSteerSASRec-checkpoint.pth
@@ -210,6 +216,51 @@ def sweep(
     except KeyboardInterrupt:
         click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
         sys.exit(_EXIT_INTERRUPTED)
+
+
+@cli.command(context_settings=_SETTINGS, epilog=_FRONTIER_EXAMPLES)
+@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.option("--x", multiple=True, default=("GiniIndex@10",), show_default=True, help="Metric to better; several.")
+@click.option("--y", default="NDCG@10", show_default=True, help="Metric that may lose.")
+@click.option("--loss", multiple=True, type=float, default=(0.05, 0.1), show_default=True, help="Budget: share of y.")
+@click.option("--methods", help="Names joined by commas; all that apply if left out.")
+@click.option("--fitted", multiple=True, help="Checkpoint of a model fitted on this base; those beside it are found.")
+@click.option("--fit", help="Names of models, joined by commas, to fit on this base where there is none yet.")
+@click.option("--save", help="Write the winner of the first --x and the first --loss as this checkpoint.")
+@click.option("--output", help="Where files go, without suffix.  [default: results/frontier-CHECKPOINT]")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
+def frontier(
+    path: str,
+    x: tuple[str, ...],
+    y: str,
+    loss: tuple[float, ...],
+    methods: str | None,
+    fitted: tuple[str, ...],
+    fit: str | None,
+    save: str | None,
+    output: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Find the best intervention: every post-hoc method that applies to a checkpoint, within a budget of accuracy.
+
+    Users are encoded and candidates ranked once. Winners are chosen on validation and shown on test, with intervals;
+    all settings go to OUTPUT.csv and .json, the fronts to .png and .svg; an interrupted call goes on when repeated.
+    """
+    config_dict = read_settings(settings)
+    output = output or str(Path("results", f"frontier-{Path(path).stem}"))
+    try:
+        from recbole_fair.quick_start import frontier_checkpoint
+
+        names = None if methods is None else _names(methods)
+        frontier_checkpoint(path, x, y, loss, names, fitted, _names(fit or ""), output, save, config_dict)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
+        sys.exit(_EXIT_INTERRUPTED)
+
+
+def _names(text: str) -> list[str]:
+    """Names joined by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EXPLAIN_EXAMPLES)

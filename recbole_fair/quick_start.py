@@ -44,6 +44,7 @@ __all__ = [
     "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
+    "frontier_checkpoint",
     "import_checkpoint",
     "load_data_and_model",
     "objective_function",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.audit import audit
     from recbole_fair.runs.compare import compare
     from recbole_fair.runs.explain import explain_checkpoint
+    from recbole_fair.runs.frontier import frontier_checkpoint
     from recbole_fair.runs.importing import import_checkpoint
     from recbole_fair.runs.recommender import Recommender
     from recbole_fair.runs.sweep import sweep_checkpoint
@@ -68,6 +70,7 @@ _STUDIES = {
     "explain_checkpoint": "recbole_fair.runs.explain",
     "import_checkpoint": "recbole_fair.runs.importing",
     "Recommender": "recbole_fair.runs.recommender",
+    "frontier_checkpoint": "recbole_fair.runs.frontier",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
 }
 

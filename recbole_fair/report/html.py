@@ -17,6 +17,7 @@ from recbole_fair.report.audits import audit_sentences, tests_table
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
 from recbole_fair.report.documents import EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
+from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences, frontier_tables
 from recbole_fair.report.group_tables import MOST, group_tables
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
@@ -299,6 +300,13 @@ def _sweep_section(anchor: str, source: Source) -> Section:
     return section
 
 
+def _frontier_section(anchor: str, source: Source) -> Section:
+    section = _common(anchor, source, "Frontier")
+    section.tables = [Table(*table) for table in frontier_tables(source.content)]
+    section.plots = frontier_plots(source.content)
+    return section
+
+
 def _comparison_section(anchor: str, source: Source) -> Section:
     section = _common(anchor, source, "Comparison")
     section.tables = [Table(*table) for table in comparison_tables(source.content)]
@@ -349,6 +357,7 @@ _FORMS = {
     "run": _Form("evaluation", "", run_sentences, _run_section),
     "evaluation": _Form("evaluation", "", run_sentences, _run_section),
     "sweep": _Form("sweep", "Trade-off of ", sweep_sentences, _sweep_section),
+    "frontier": _Form("frontier", "Frontier of ", frontier_sentences, _frontier_section),
     "comparison": _Form("comparison", "", comparison_sentences, _comparison_section),
     "neurons": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
     "sites": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
@@ -367,7 +376,7 @@ def _settings(content: Values) -> Table:
     plain |= {f"{key} (strength)": value for key, value in (content.get("strengths") or {}).items()}
     plain |= {key: content.get(key) for key in ("seeds", "reference")}
     settings = {**plain, **(content.get("protocol") or {}), **(content.get("config") or {})}
-    if isinstance(content.get("settings"), Mapping):  # of a comparison; those of a sweep are its rows
+    if isinstance(content.get("settings"), Mapping):  # of a comparison; those of a sweep or frontier are its rows
         settings |= content["settings"]
     rows: list[list[Any]] = [[key, _plain(value)] for key, value in settings.items() if value is not None]
     return Table("Settings that differ from the defaults", ["key", "value"], rows)

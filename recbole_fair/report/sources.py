@@ -16,6 +16,7 @@ from recbole_fair.report.documents import (
     Document,
     DossierDocument,
     EvaluationDocument,
+    FrontierDocument,
     SweepDocument,
     document_of,
     is_document,
@@ -41,19 +42,21 @@ class Sources:
 
     runs: list[Source] = field(default_factory=list)
     sweeps: list[Source] = field(default_factory=list)
+    frontiers: list[Source] = field(default_factory=list)
     comparisons: list[Source] = field(default_factory=list)
     dossiers: list[Source] = field(default_factory=list)
 
     @property
     def all(self) -> list[Source]:
         """Every document."""
-        return [*self.runs, *self.sweeps, *self.comparisons, *self.dossiers]
+        return [*self.runs, *self.sweeps, *self.frontiers, *self.comparisons, *self.dossiers]
 
     def add(self, source: Source) -> bool:
         """Put a document where it belongs; False for a kind that a report does not show."""
         places = (
             (EvaluationDocument, self.runs),
             (SweepDocument, self.sweeps),
+            (FrontierDocument, self.frontiers),
             (ComparisonDocument, self.comparisons),
             (DossierDocument, self.dossiers),
         )

@@ -44,7 +44,7 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreAdjuster(ReRanker):
-    """Base of :class:`Lorenz`, :class:`Tilt` and :class:`LorenzTilt`.
+    """Base of :class:`Lorenz`, :class:`Tilt`, :class:`LorenzTilt` and :class:`Penalty`.
 
     Attributes:
         pool: Best items of each user that biases and exponents are found with.
@@ -60,11 +60,11 @@ class ScoreAdjuster(ReRanker):
 
     pool: int
 
-    def learn(self, learning: Candidates, facts: Facts, k: int) -> Offsets:
+    def learn(self, learning: Candidates | None, facts: Facts, k: int) -> Offsets:
         """What to subtract from items' scores.
 
         Args:
-            learning: Best items of the users to learn on; no labels.
+            learning: Best items of the users to learn on, without labels; None where :attr:`learns` is false.
             facts: What is known from training.
             k: Length of the lists.
         """

@@ -241,6 +241,7 @@ class Lorenz(LorenzSettings, ScoreAdjuster):
         """See that the providers are known."""
         facts.providers(self.provider)
 
-    def learn(self, learning: Candidates, facts: Facts, k: int) -> Offsets:
+    def learn(self, learning: Candidates | None, facts: Facts, k: int) -> Offsets:
         """See :func:`learn_biases`."""
+        assert learning is not None
         return learn_biases(self, learning, facts, k)

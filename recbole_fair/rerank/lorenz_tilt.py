@@ -42,8 +42,9 @@ class LorenzTilt(TiltSettings, LorenzSettings, ScoreAdjuster):
         """See that the providers are known."""
         facts.providers(self.provider)
 
-    def learn(self, learning: Candidates, facts: Facts, k: int) -> Offsets:
+    def learn(self, learning: Candidates | None, facts: Facts, k: int) -> Offsets:
         """Biases at equilibrium, exponents following them."""
+        assert learning is not None
         if self.strength == 0:
             return learn_biases(self, learning, facts, k)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, spread_of
-from recbole_fair.rerank.base import Candidates, Facts
+from recbole_fair.rerank.base import Candidates, Facts, Lists, lists_at
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 
@@ -61,6 +61,11 @@ def learning_split(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjus
     return valid if adjuster.learn_on == "valid" and valid is not None else eval_data
 
 
+def no_offsets(facts: Facts) -> Offsets:
+    """Nothing to subtract."""
+    return Offsets(torch.zeros(facts.n_items, dtype=torch.double))
+
+
 def learn(
     trainer: FairTrainerMixin,
     eval_data: EvaluationLoader,
@@ -79,8 +84,8 @@ def learn(
         k: length of the lists.
         show: whether to show a bar on a terminal.
     """
-    if not adjuster.learns or adjuster.changes_nothing:
-        return Offsets(torch.zeros(facts.n_items, dtype=torch.double))
+    if adjuster.changes_nothing or not adjuster.learns:
+        return adjuster.learn(None, facts, k) if not adjuster.learns else no_offsets(facts)
     split = learning_split(trainer, eval_data, adjuster)
     return adjuster.learn(pool_of(collect_pool(trainer, split, adjuster, k, show)), facts, k)
 
@@ -112,6 +117,49 @@ def collect_adjusted(
         return adjuster.adjusted(scores, users.to(scores.device), facts, k, offsets)
 
     return trainer.collect(eval_data, show, adjust=adjust)
+
+
+def adjusted_lists(
+    trainer: FairTrainerMixin,
+    eval_data: EvaluationLoader,
+    pool: Candidates,
+    adjuster: ScoreAdjuster,
+    facts: Facts,
+    offsets: Offsets,
+) -> Lists:
+    """Lists of adjusted scores out of each user's best items; users whom these do not settle are scored again.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split that the pool is of.
+        pool: the best items of its users.
+        adjuster: the adjuster.
+        facts: what is known from training.
+        offsets: what it has learnt.
+
+    Returns:
+        The lists that :func:`collect_adjusted` would collect.
+    """
+    k = max(trainer.config["topk"])
+    ranked = adjuster.ranked(pool, facts, k, offsets)
+    lists = lists_at(pool, ranked.places, k)
+    if bool(ranked.certain.all()):
+        return lists
+    items, scores, start = lists.items.clone(), lists.scores.clone(), 0
+    with torch.no_grad():
+        for _, found, _, _ in trainer.scored_batches(eval_data):
+            rows = (~ranked.certain[start : start + len(found)]).nonzero().squeeze(1)
+            if len(rows):
+                part = found[rows.to(found.device)]
+                users = pool.users[start + rows].to(found.device)
+                values = adjuster.adjusted(part, users, facts, k, offsets)
+                best = values.topk(min(k, values.shape[1]), dim=1)
+                listed = best.indices.masked_fill(best.values == -torch.inf, 0)
+                own = part.gather(1, best.indices).masked_fill(listed == 0, -torch.inf)
+                items[start + rows, : listed.shape[1]] = listed.cpu()
+                scores[start + rows, : listed.shape[1]] = own.to(scores.dtype).cpu()
+            start += len(found)
+    return Lists(items, scores, lists.places.masked_fill(~ranked.certain.unsqueeze(1), -1))
 
 
 def learning_notes(adjuster: ScoreAdjuster, offsets: Offsets, on_validation: bool) -> list[str]:

@@ -176,7 +176,10 @@ def reranked_struct(struct: DataStruct, reranker: ReRanker, facts: Facts) -> Dat
 
 
 def listed_struct(struct: DataStruct, lists: Lists) -> DataStruct:
-    """What was collected, with other lists of the collected candidates; see :func:`reranked_struct`."""
+    """What was collected, with other lists; see :func:`reranked_struct`.
+
+    Lists of items outside the candidates (``places`` -1) are possible as long as no metric ranks all items (GAUC).
+    """
     items, _ = struct["rec.candidates"]
     new = DataStruct()
     for key, value in struct._data_dict.items():
@@ -187,11 +190,11 @@ def listed_struct(struct: DataStruct, lists: Lists) -> DataStruct:
     n_items = struct["data.num_items"]
     rows = torch.arange(len(items)).unsqueeze(1)
     keys = owners(bounds) * n_items + held_out
-    hits = are_among(keys, rows * n_items + items) & (items > 0)
-    shown = hits.gather(1, lists.places.clamp(min=0)) & (lists.places >= 0)
+    shown = are_among(keys, rows * n_items + lists.items) & (lists.items > 0)
     new["rec.items"], new["rec.values"] = lists.items, lists.scores
     new["rec.topk"] = torch.cat([shown.long(), struct["rec.topk"][:, -1:]], dim=1)
     if "rec.meanrank" in struct:
+        hits = are_among(keys, rows * n_items + items) & (items > 0)
         moved = (new_ranks(lists.places, items.shape[1]) - torch.arange(items.shape[1])) * hits
         ranks = struct["rec.meanrank"].clone()
         ranks[:, 0] += moved.sum(1)

@@ -73,15 +73,15 @@ def sweep_checkpoint(
     settings = settings_of(values) if values else []
     if not settings:
         raise FairError("The grid is empty: give at least one key with values.")
-    x, y = (_metric_name(name) for name in (x, y))
-    wanted = [x, y, *(_metric_name(bound_metric(text)) for text in subject_to)]
+    x, y = (metric_name(name) for name in (x, y))
+    wanted = [x, y, *(metric_name(bound_metric(text)) for text in subject_to)]
     content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
     for name in values:
         if name in changes:
             raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
-    changes = _with_metrics(content["config"], changes, wanted)
+    changes = with_metrics(content["config"], changes, wanted)
     config = config_of(content, changes)
     check_changes(content, config, changes)
     check_keys(config["model"], config.model_class, config["reranker"], list(values))
@@ -199,7 +199,7 @@ def _files(output: str | Path, number: int) -> list[Path]:
     return [Path(f"{beside(output, number)}.{ending}") for ending in ("json", "csv", "png", "svg")]
 
 
-def _metric_name(text: str) -> str:
+def metric_name(text: str) -> str:
     """``name@k`` in lower case.
 
     Raises:
@@ -216,7 +216,7 @@ def _metric_name(text: str) -> str:
     return f"{name.lower()}@{int(cutoff)}"
 
 
-def _with_metrics(stored: Mapping[str, Any], changes: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+def with_metrics(stored: Mapping[str, Any], changes: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """Changes with the metrics and list lengths that the sweep needs, beside those that are computed anyway."""
     metrics, topk = (changes.get(key, stored.get(key)) or [] for key in ("metrics", "topk"))
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)

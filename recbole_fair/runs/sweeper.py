@@ -16,12 +16,12 @@ from recbole_fair.config.contract import Settings
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
-from recbole_fair.model.contract import FairModel
+from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
-from recbole_fair.rerank.base import ReRanker, lists_at
+from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.settings import CANDIDATES
-from recbole_fair.runs.adjusting import collect_adjusted, collect_pool, pool_of
+from recbole_fair.runs.adjusting import adjusted_lists, collect_adjusted, collect_pool, pool_of
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, listed_struct, reranked_struct
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -81,6 +81,8 @@ class Sweeper:
         self.trainer.model.eval()
         self._before = self.model.strengths
         self._stack.enter_context(self.model.encoded_once())
+        if not self.strength_keys and isinstance(self.trainer.model, SplitScoring):
+            self._stack.enter_context(remembered_users(self.trainer.model))
         self._stack.enter_context(self.trainer.remembered_batches())
         return self
 
@@ -155,7 +157,7 @@ class Sweeper:
         return ours, {key: value for key, value in setting.items() if key not in ours}
 
     def _made(self, changes: Setting) -> ReRanker:
-        made: ReRanker = get_reranker(str(self.reranker)).from_config(_Overlay(self.trainer.config, changes))
+        made: ReRanker = get_reranker(str(self.reranker)).from_config(Overlay(self.trainer.config, changes))
         return made
 
     def _adjusted(self, split: str, strengths: Setting, adjuster: ScoreAdjuster) -> DataStruct:
@@ -166,13 +168,14 @@ class Sweeper:
         key = repr((strengths, adjuster, learnt_on))
         if self._offsets is None or self._offsets[0] != key:  # both splits of a setting share what is learnt
             on = self._candidates(learnt_on, strengths, adjuster)
-            self._offsets = key, adjuster.learn(pool_of(on[0]), on[1], k)
+            self._offsets = key, adjuster.learn(pool_of(on[0]) if adjuster.learns else None, on[1], k)
         offsets, pool = self._offsets[1], pool_of(struct)
-        ranked = adjuster.ranked(pool, facts, k, offsets)
-        if not bool(ranked.certain.all()) or "rec.meanrank" in struct:
-            with self.model.use_variant(self.model.final_variant):
+        with self.model.use_variant(self.model.final_variant):
+            if "rec.meanrank" in struct:
                 return collect_adjusted(self.trainer, self.splits[split], adjuster, facts, offsets)
-        return listed_struct(struct, lists_at(pool, ranked.places, k))
+            return listed_struct(
+                struct, adjusted_lists(self.trainer, self.splits[split], pool, adjuster, facts, offsets)
+            )
 
     def _candidates(self, split: str, strengths: Setting, reranker: ReRanker) -> tuple[Any, Any]:
         known = self._collected.get(split)
@@ -195,7 +198,7 @@ class Sweeper:
         return known[1], known[2]
 
 
-class _Overlay:
+class Overlay:
     """A configuration with some keys changed."""
 
     def __init__(self, config: Settings, changes: Mapping[str, Any]) -> None:

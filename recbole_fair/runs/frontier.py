@@ -1,0 +1,280 @@
+"""Which intervention is best on these data: every post-hoc method that applies, from one pass, chosen on validation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from recbole.utils import init_logger
+
+from recbole_fair.analysis.frontier import Point, front_by_method, hypervolume
+from recbole_fair.analysis.grid import Setting
+from recbole_fair.config.catalogue import method_keys
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.mask import Mask
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config
+from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.report.documents import FrontierDocument, write_document
+from recbole_fair.report.frontier import frontier_figure, frontier_lines
+from recbole_fair.report.style import save_figure
+from recbole_fair.runs.frontier_methods import (
+    Bench,
+    ListMethods,
+    Try,
+    default_grids,
+    fitted_beside,
+    grid_of_model,
+    score_gap,
+)
+from recbole_fair.runs.frontier_winners import save_winner, winner_rows
+from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
+from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, new_trainer, refuse
+from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.sweep import metric_name, with_metrics
+from recbole_fair.trainer.scorer import progress
+
+logger = logging.getLogger(__name__)
+
+_ALWAYS = ("ndcg@{k}", "giniindex@{k}", "itemcoverage@{k}", "pce@{k}")
+
+
+def frontier_checkpoint(
+    model_file: str | Path,
+    x: Sequence[str] = ("GiniIndex@10",),
+    y: str = "NDCG@10",
+    loss: Sequence[float] = (0.05, 0.1),
+    methods: Sequence[str] | None = None,
+    fitted: Sequence[str | Path] = (),
+    fit: Sequence[str] = (),
+    output: str | Path | None = None,
+    save: str | Path | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+) -> FrontierDocument:
+    """Try every post-hoc method that applies to a checkpoint, and say which is best within a budget of accuracy.
+
+    Args:
+        model_file: checkpoint of the base model.
+        x: metrics to better, ``name@k``; each has winners of its own.
+        y: the metric that may lose.
+        loss: budgets, as shares of the base's ``y``.
+        methods: names of the methods to try; None: all.
+        fitted: checkpoints of models that were fitted on this base (PopSteer, SPREE); those that lie beside the base's
+            are found without being named.
+        fit: names of models to fit on this base first, where there is no checkpoint of them.
+        output: where files go, without suffix: ``.csv``, ``.json``, ``.png`` and ``.svg``; ``.partial.jsonl`` while it
+            runs, from which the same call goes on. None: no files.
+        save: where to write the winner of the first ``x`` and the first budget as a checkpoint.
+        config_dict: settings to change, such as ``data_path`` or ``group_field``; keys of a method that is fitted
+            (``sae_scale``) are for its fit.
+
+    Returns:
+        The document: ``base``, ``settings`` (a row each), ``methods`` (with hypervolumes), ``winners`` (a row a metric,
+        budget and method, with intervals and differences for the first ones), ``skipped``, and what names the run.
+
+    Raises:
+        FairError: for a checkpoint or settings that cannot be used, or budgets out of (0, 1).
+    """
+    start = time.perf_counter()
+    x, y = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y)
+    budgets = _checked(loss)
+    content = open_checkpoint(model_file)
+    changes = dict(config_dict or {})
+    of_fit = {key: changes.pop(key) for key in list(changes) if fit and key in method_keys()}
+    refuse(changes, (*FILE_KEYS, "reranker"), "is not for a frontier, which tries all methods and writes its own files")
+    changes = _settings(content["config"], {**changes, "reranker": None}, [*x, y])
+    config = config_of(content, changes)
+    check_changes(content, config, changes)
+    init_logger(config)
+    trainer, loaders = load_trainer(config, content, model_file)
+    splits = {"valid": loaders[1], "test": loaders[2]}
+    if None in splits.values():
+        raise FairError("A frontier chooses on validation and reports test: use eval_args with both.")
+    files = _fitted_files(model_file, content, fitted, fit, {**config.user_settings, **of_fit})
+    with ExitStack() as stack:
+        bench = Bench(stack.enter_context(ListMethods(trainer, splits)))
+        base = {split: dict(trainer.evaluator.evaluate(bench.lists.structs[split])) for split in splits}
+        of_lists, of_models = default_grids(score_gap(bench.lists.structs["valid"]))
+        _open_fitted(bench, files, changes, stack)
+        tries, skipped = _tries(bench, of_lists, of_models, methods)
+        depends_on = {
+            "checkpoints": [file_digest(file) for file in (model_file, *files.values())],
+            "settings": settings_of_numbers(plain_config(config)),
+        }
+        journal = None
+        if output is not None:
+            journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
+        points, resumed = _measure_all(bench, tries, journal, bool(config["show_progress"]))
+        rows, chosen = winner_rows(bench, points, base, x, y, budgets, int(config["bootstrap"] or 200))
+        result = FrontierDocument(
+            model=config["model"],
+            dataset=config["dataset"],
+            seed=config["seed"],
+            checkpoint=str(model_file),
+            key=digest_of([depends_on, x, y, budgets, [one.__dict__ for one in tries]]),
+            x=x,
+            y=y,
+            loss=budgets,
+            base=base,
+            settings=_rows(points, x, y),
+            methods=_methods(points, base, x, y, max(budgets)),
+            winners=rows,
+            skipped=skipped,
+            resumed=resumed,
+            seconds=time.perf_counter() - start,
+            cpu_seconds=time.process_time(),
+            mask_seen=Mask.of(config).recorded,
+            config=config.differences(),
+            versions=versions(),
+        )
+        for line in frontier_lines(result, int(config["metric_decimal_place"] or 4)):
+            logger.info(line)
+        if save is not None:
+            save_winner(save, model_file, content, bench, chosen.get((x[0], budgets[0])), result)
+    if output is not None and journal is not None:
+        write_document(f"{output}.json", result)
+        write_table(pd.json_normalize(list(result["settings"])), f"{output}.csv")
+        save_figure(frontier_figure(result), output)
+        journal.finish([{"method": one.method, **one.setting} for one in tries])
+        logger.info("Written: %s.csv, .json, .png, .svg", output)
+    return result
+
+
+def _checked(loss: Sequence[float]) -> list[float]:
+    budgets = sorted(dict.fromkeys(float(share) for share in loss))
+    for share in budgets:
+        if not 0 < share < 1:
+            raise FairError(f"loss={share:g} is not allowed: give the share of accuracy to lose, such as 0.05.")
+    if not budgets:
+        raise FairError("A frontier needs at least one budget, such as --loss 0.05.")
+    return budgets
+
+
+def _settings(stored: Mapping[str, Any], changes: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """Changes with the metrics that a frontier looks at; others cost time at every setting."""
+    cutoffs = {int(name.partition("@")[2]) for name in wanted if "@" in name} or {10}
+    longest = max(cutoffs)
+    names = [*wanted, *(name.format(k=longest) for name in _ALWAYS)]
+    if "topk" not in changes:
+        changes = {**changes, "topk": sorted(cutoffs)}
+    if "metrics" not in changes:
+        changes = {**changes, "metrics": ["NDCG"]}
+    return with_metrics(stored, changes, names)
+
+
+def _fitted_files(
+    model_file: str | Path,
+    content: Mapping[str, Any],
+    fitted: Sequence[str | Path],
+    fit: Sequence[str],
+    settings: Mapping[str, Any],
+) -> dict[str, Path]:
+    """Checkpoints fitted on the base, by the names of their models."""
+    files = fitted_beside(model_file, content)
+    for path in fitted:
+        files[str(load_checkpoint(path)["model"])] = Path(path)
+    for name in fit:
+        if name in files:
+            continue
+        own = {key: value for key, value in settings.items() if not key.startswith("reranker") and key != "metrics"}
+        own |= {"base_model_file": str(model_file), "checkpoint_dir": str(Path(model_file).parent)}
+        trainer, loaders = new_trainer(FairConfig(name, content["dataset"], config_dict=own))
+        trainer.fit(loaders[0], loaders[1])
+        files[name] = Path(trainer.saved_model_file)
+    return files
+
+
+def _open_fitted(bench: Bench, files: Mapping[str, Path], changes: Mapping[str, Any], stack: ExitStack) -> None:
+    for name, path in files.items():
+        content = open_checkpoint(path)
+        config = config_of(content, changes)
+        trainer, loaders = load_trainer(config, content, path)
+        splits = {"valid": loaders[1], "test": loaders[2]}
+        trainer.model.eval()
+        stack.enter_context(trainer.contract.encoded_once())
+        stack.enter_context(trainer.remembered_batches())
+        bench.fitted[name] = trainer, splits, path
+
+
+def _tries(
+    bench: Bench,
+    of_lists: Mapping[str, list[Setting]],
+    of_models: Mapping[str, list[Setting]],
+    methods: Sequence[str] | None,
+) -> tuple[list[Try], list[dict[str, str]]]:
+    """Everything to measure, and which methods do not apply and why."""
+    of_fitted = {
+        name: grid_of_model(name, trainer.contract.strength_keys, of_models)
+        for name, (trainer, _, _) in bench.fitted.items()
+    }
+    grids = {**of_fitted, **of_lists}
+    wanted = list(grids) if methods is None else list(methods)
+    for name in wanted:
+        if name not in grids:
+            raise FairError(f"methods: there is nothing to try under {name!r}{did_you_mean(name, grids)}")
+    tries, skipped = [], []
+    for name in wanted:
+        try:
+            if name not in bench.fitted:
+                for setting in grids[name]:
+                    bench.lists.made(name, setting)
+        except FairError as error:
+            skipped.append({"method": name, "reason": str(error)})
+            continue
+        tries += [Try(name, setting) for setting in grids[name]]
+    if not tries:
+        reasons = " ".join(one["reason"] for one in skipped)
+        raise FairError(f"No method applies to this checkpoint. {reasons}".strip())
+    return tries, skipped
+
+
+def _measure_all(bench: Bench, tries: Sequence[Try], journal: Journal | None, show: bool) -> tuple[list[Point], int]:
+    """All points in their order, and how many of them an earlier call had measured."""
+    points, resumed = [], 0
+    for one in progress(tries, len(tries), "Frontier", show):
+        name = {"method": one.method, **one.setting}
+        found = None if journal is None else journal.get(name)
+        if found is None:
+            found = bench.measure(one)
+            if journal is not None:
+                journal.add(name, found)
+        else:
+            resumed += 1
+        points.append(Point(one.method, one.setting, found["valid"], found["test"]))
+    return points, resumed
+
+
+def _rows(points: Sequence[Point], x: Sequence[str], y: str) -> list[dict[str, Any]]:
+    """One row a point, with the metrics for which it is on its method's front."""
+    fronts = {name: {i for front in front_by_method(points, name, y).values() for i in front} for name in x}
+    return [
+        {
+            "method": point.method,
+            "setting": dict(point.setting),
+            "front": [name for name in x if index in fronts[name]],
+            **{f"valid {name}": value for name, value in point.valid.items()},
+            **{f"test {name}": value for name, value in point.test.items()},
+        }
+        for index, point in enumerate(points)
+    ]
+
+
+def _methods(
+    points: Sequence[Point], base: Mapping[str, Mapping[str, float]], x: Sequence[str], y: str, loss: float
+) -> list[dict[str, Any]]:
+    """One row a method: settings tried, and the hypervolume on test of its validation front, by metric."""
+    rows = []
+    for method in dict.fromkeys(point.method for point in points):
+        row: dict[str, Any] = {"method": method, "settings": sum(point.method == method for point in points)}
+        for name in x:
+            front = front_by_method(points, name, y)[method]
+            row[f"hypervolume {name}"] = hypervolume([points[i].test for i in front], base["test"], name, y, loss)
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row[f"hypervolume {x[0]}"])
