@@ -16,11 +16,11 @@ from recbole_fair.report.documents import (
     Document,
     DossierDocument,
     EvaluationDocument,
-    FrontierDocument,
     SweepDocument,
     document_of,
     is_document,
 )
+from recbole_fair.report.frontier_document import FrontierDocument
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
-from recbole_fair.report.documents import FrontierDocument, write_document
+from recbole_fair.report.documents import write_document
 from recbole_fair.report.frontier import frontier_figure, frontier_lines
+from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.report.style import save_figure
 from recbole_fair.runs.frontier_methods import (
     Bench,

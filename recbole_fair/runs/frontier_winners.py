@@ -18,7 +18,7 @@ from recbole_fair.evaluator.metrics import inputs_of, values_of
 from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.evaluator.specs import BY_KEY
 from recbole_fair.io.checkpoint import load_checkpoint, save_checkpoint
-from recbole_fair.report.documents import FrontierDocument
+from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.rerank.adjuster import ScoreAdjuster
 from recbole_fair.runs.frontier_methods import Bench, Try
 

@@ -12,7 +12,7 @@ import pytest
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.quick_start import evaluate_checkpoint, frontier_checkpoint, run_recbole_fair
-from recbole_fair.report.documents import FrontierDocument
+from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.report.html import write_report
 from recbole_fair.runs import frontier as module
 
