@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_fair.config.registry import MODELS, rerankers
+from recbole_fair.config.registry import MODELS, SHORT_FORMS, rerankers
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 
 DATASET = "ml-100k"
@@ -209,7 +209,7 @@ def evaluation_of(base: str, settings: Mapping[str, Any], pufr: bool = False) ->
 def entries() -> dict[str, Run]:
     """All entries by name, in the order in which they are recorded."""
     found: dict[str, Run] = {}
-    for model in dict.fromkeys((*MODELS, *RECBOLES)):
+    for model in dict.fromkeys((*MODELS, *SHORT_FORMS, *RECBOLES)):
         found[f"model/{model}"] = run_of(model, QUICK.get(model, {}))
     for name, (model, settings) in SETTINGS.items():
         found[f"setting/{name}"] = run_of(model, {**QUICK.get(model, {}), **settings})

@@ -45,8 +45,8 @@ METHODS: dict[str, str] = {
     "PopSteer": "recbole_fair.model.popsteer.popsteer:PopSteer",
     "SPREE": "recbole_fair.model.spree.spree:SPREE",
 }
-# Short forms that are suggested where a name is not known; any other base does as well.
-_SHORT_FORMS = ("PopSteerSASRec", "PopSteerBPR", "PopSteerLightGCN", "SPREESASRec", "SPREEBERT4Rec")
+#: Short forms that are suggested where a name is not known; any other base does as well.
+SHORT_FORMS = ("PopSteerSASRec", "PopSteerBPR", "PopSteerLightGCN", "SPREESASRec", "SPREEBERT4Rec")
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute gives.
 TRAINERS: dict[str, str] = {
@@ -96,7 +96,7 @@ def recbole_models() -> tuple[str, ...]:
 
 def known_models() -> tuple[str, ...]:
     """All model names that ``--model`` understands, sorted."""
-    return tuple(sorted({*MODELS, *METHODS, *_SHORT_FORMS, *recbole_models()}))
+    return tuple(sorted({*MODELS, *METHODS, *SHORT_FORMS, *recbole_models()}))
 
 
 def method_and_base(name: str) -> tuple[str, str] | None:
