@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_fair.config.imports import load, load_class_named, load_named
-from recbole_fair.config.keys import did_you_mean
+from recbole_fair.config.keys import did_you_mean, nearest
 from recbole_fair.config.layers import properties_dir
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
@@ -44,9 +44,18 @@ MODELS: dict[str, str] = {
 METHODS: dict[str, str] = {
     "PopSteer": "recbole_fair.model.popsteer.popsteer:PopSteer",
     "SPREE": "recbole_fair.model.spree.spree:SPREE",
+    "DDC": "recbole_fair.model.ddc.ddc:DDC",
 }
 #: Short forms that are suggested where a name is not known; any other base does as well.
-SHORT_FORMS = ("PopSteerSASRec", "PopSteerBPR", "PopSteerLightGCN", "SPREESASRec", "SPREEBERT4Rec")
+SHORT_FORMS = (
+    "PopSteerSASRec",
+    "PopSteerBPR",
+    "PopSteerLightGCN",
+    "SPREESASRec",
+    "SPREEBERT4Rec",
+    "DDCBPR",
+    "DDCLightGCN",
+)
 
 #: Trainers of recbole_fair by the name that a model's ``trainer_name`` attribute gives.
 TRAINERS: dict[str, str] = {
@@ -152,6 +161,12 @@ def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
     if ":" in name:
         return load_class_named("model", name, load(_MODEL), "RecBole's AbstractRecommender")
     if name not in recbole_models():
+        rest = next((name.removeprefix(one) for one in METHODS if name.startswith(one)), "")
+        if rest and nearest(rest, known_models()) is None:
+            raise FairError(
+                f"model={name!r}: {rest!r} is no model of recbole_fair or RecBole; if it is a class of your own, add "
+                "--base=module:Class."
+            )
         raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
     from recbole.utils import get_model as recbole_get_model
 

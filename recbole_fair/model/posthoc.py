@@ -121,6 +121,22 @@ class PostHocModel(FairModel, AbstractRecommender):
             FairError: naming what is missing.
         """
 
+    def check_base(self, users: Interaction) -> None:
+        """See, before it is trained, that a base whose class is a user's own is the product that it says it is.
+
+        Args:
+            users: a batch of users, on the device of the model.
+
+        Raises:
+            FairError: it is not.
+        """
+        if self.needs_split and self.base.stated:
+            modes = [(module, module.training) for module in self.base.modules()]
+            self.base.eval()
+            self.base.check_sides(users)
+            for module, mode in modes:
+                module.training = mode
+
     def fit_intervention(
         self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False
     ) -> dict[str, Any]:

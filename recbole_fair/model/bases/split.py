@@ -13,6 +13,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Split:
 
     Attributes:
         sequential: whether users are represented by what they did last, so that synthetic ones can be.
+        stated: whether the class itself, and no adapter, says the two sides; they are then checked before use.
         reads_user_id: whether a sequential model looks at who the user is beside the sequence, so that a synthetic user
             needs an identity.
         any_width: whether a sequential model gives the same for a sequence however many columns of padding follow;
@@ -34,6 +36,7 @@ class Split:
     """
 
     sequential: ClassVar[bool] = False
+    stated: ClassVar[bool] = False
     reads_user_id: ClassVar[bool] = False
     any_width: ClassVar[bool] = False
     encodes_positions: ClassVar[bool] = False
@@ -63,6 +66,33 @@ class Split:
     def blocks(self) -> Sequence[nn.Module]:
         """Transformer blocks, in order, whose outputs are ``[B, L, d]``; none for a model of another make."""
         return ()
+
+    @torch.no_grad()
+    def check_sides(self, interaction: Interaction) -> None:
+        """Compare the product of the two sides with the class's own scores of whole lists.
+
+        Args:
+            interaction: a batch of users; the first 64 are looked at.
+
+        Raises:
+            FairError: they differ.
+        """
+        batch = interaction[: min(64, len(interaction))]
+        products = self.represent_users(batch) @ self.item_representations().t()
+        bias = self.score_bias()
+        scores = self.to_scores(products if bias is None else products + bias)
+        own = scores_of(self, batch).reshape(len(batch), -1)
+        if own.shape != scores.shape or not torch.allclose(scores, own, rtol=1e-3, atol=1e-4):
+            raise FairError(
+                f"{type(self).__name__} cannot be a base: represent_users times item_representations, plus item_bias "
+                "if there is one, are not the scores of its full_sort_predict."
+            )
+
+
+def scores_of(model: AbstractRecommender, interaction: Interaction) -> Tensor:
+    """What a model's class gives for whole lists."""
+    scores: Tensor = model.full_sort_predict(interaction)
+    return scores
 
 
 #: RecBole's models that are no product of users and items, and why.
@@ -166,6 +196,7 @@ def _compose(model: type[Any], *parents: type[Any]) -> type[Any]:
         "__doc__": model.__doc__,
         "__module__": model.__module__,
         "__qualname__": model.__qualname__,
+        "stated": Split in parents,
         "sequential": vars_of(model).get("sequential", issubclass(model, SequentialRecommender)),
     }
     return type(model.__name__, parents, attributes)

@@ -87,3 +87,48 @@ def test_names(tiny: Path) -> None:  # noqa: F811
     ]:
         with pytest.raises(FairError, match=message):
             FairConfig(model, "tiny", config_dict={"base": base, "data_path": str(tiny)})
+
+
+MODULE = """
+import torch
+from recbole.model.general_recommender import BPR
+
+
+class Mine(BPR):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.popularity = torch.nn.Parameter(torch.linspace(-1, 1, self.n_items))
+
+    def full_sort_predict(self, interaction):
+        scores = super().full_sort_predict(interaction).view(-1, self.n_items)
+        return (scores + self.popularity).view(-1)
+
+    def represent_users(self, interaction):
+        return self.user_embedding(interaction[self.USER_ID])
+
+    def item_representations(self):
+        return self.item_embedding.weight
+
+    def item_bias(self):
+        return self.popularity
+
+
+class Wrong(Mine):
+    def item_bias(self):
+        return -self.popularity
+"""
+
+
+def test_a_class_of_ones_own(tiny: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (in_tmp / "own_base_model.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(in_tmp))
+    own = {**of_base(tiny, "BPR"), **POPSTEER}
+    result = run_recbole_fair("PopSteer", "tiny", config_dict={**own, "base": "own_base_model:Mine"})
+    assert result["model"] == "PopSteerMine"
+    file = result["checkpoint"]
+    again = evaluate_checkpoint(file, {"base": "own_base_model:Mine"})
+    assert again["variants"] == result["variants"]
+    with pytest.raises(FairError, match=r"'Mine' is no model .* add --base=module:Class"):
+        evaluate_checkpoint(file)
+    with pytest.raises(FairError, match="Wrong cannot be a base: represent_users times"):
+        run_recbole_fair("PopSteer", "tiny", config_dict={**own, "base": "own_base_model:Wrong"})

@@ -1,0 +1,1 @@
+"""DDC: two learnt numbers a user correct popularity bias after training."""
