@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_fair.config.imports import load, load_class_named, load_named
-from recbole_fair.config.keys import did_you_mean, nearest
+from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.layers import properties_dir
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
@@ -162,10 +162,10 @@ def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
         return load_class_named("model", name, load(_MODEL), "RecBole's AbstractRecommender")
     if name not in recbole_models():
         rest = next((name.removeprefix(one) for one in METHODS if name.startswith(one)), "")
-        if rest and nearest(rest, known_models()) is None:
+        if rest:
             raise FairError(
-                f"model={name!r}: {rest!r} is no model of recbole_fair or RecBole; if it is a class of your own, add "
-                "--base=module:Class."
+                f"model={name!r}: {rest!r} is not a known model{did_you_mean(rest, known_models())} A class of your own "
+                "is named with --base=module:Class."
             )
         raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
     from recbole.utils import get_model as recbole_get_model
