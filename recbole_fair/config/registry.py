@@ -161,11 +161,11 @@ def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
     if ":" in name:
         return load_class_named("model", name, load(_MODEL), "RecBole's AbstractRecommender")
     if name not in recbole_models():
-        rest = next((name.removeprefix(one) for one in METHODS if name.startswith(one)), "")
-        if rest:
+        method = next((one for one in METHODS if name.startswith(one)), None)
+        if method is not None:
+            hint = did_you_mean(name, [f"{method}{base}" for base in known_models()])
             raise FairError(
-                f"model={name!r}: {rest!r} is not a known model{did_you_mean(rest, known_models())} A class of your own "
-                "is named with --base=module:Class."
+                f"model={name!r} is not a known model{hint} A base of your own is named with --base=module:Class."
             )
         raise FairError(f"model={name!r} is not a known model{did_you_mean(name, known_models())}")
     from recbole.utils import get_model as recbole_get_model

@@ -128,7 +128,7 @@ def test_a_class_of_ones_own(tiny: Path, in_tmp: Path, monkeypatch: pytest.Monke
     file = result["checkpoint"]
     again = evaluate_checkpoint(file, {"base": "own_base_model:Mine"})
     assert again["variants"] == result["variants"]
-    with pytest.raises(FairError, match=r"'Mine' is not a known model.* named with --base=module:Class"):
+    with pytest.raises(FairError, match=r"PopSteerMine' is not a known model.* named with --base=module:Class"):
         evaluate_checkpoint(file)
     with pytest.raises(FairError, match="Wrong cannot be a base: represent_users times"):
         run_recbole_fair("PopSteer", "tiny", config_dict={**own, "base": "own_base_model:Wrong"})
