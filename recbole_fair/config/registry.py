@@ -161,9 +161,9 @@ def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
     if ":" in name:
         return load_class_named("model", name, load(_MODEL), "RecBole's AbstractRecommender")
     if name not in recbole_models():
-        method = next((one for one in METHODS if name.startswith(one)), None)
-        if method is not None:
-            hint = did_you_mean(name, [f"{method}{base}" for base in known_models()])
+        begins_as = next((one for one in METHODS if name.startswith(one)), None)
+        if begins_as is not None:
+            hint = did_you_mean(name, [f"{begins_as}{one}" for one in known_models()])
             raise FairError(
                 f"model={name!r} is not a known model{hint} A base of your own is named with --base=module:Class."
             )
