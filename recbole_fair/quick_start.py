@@ -31,6 +31,7 @@ from recbole_fair.report.summary import metrics_table
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
 from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
@@ -82,6 +83,7 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_STUDIES[name]), name)
 
 
+@alone
 def run_recbole_fair(
     model: str | type[Any] | None = None,
     dataset: str | None = None,
@@ -203,6 +205,7 @@ def _warn_of_other_settings(config: FairConfig, trainer: FairTrainerMixin) -> No
         )
 
 
+@alone
 def evaluate_checkpoint(
     model_file: str | Path, config_dict: Mapping[str, Any] | None = None, model: type[Any] | None = None
 ) -> EvaluationDocument:

@@ -141,12 +141,18 @@ class FairCollector(Collector):
         """
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         if not self.ranking:
+            if not bool(scores_tensor.isfinite().all()):
+                raise FairError(
+                    "The model's scores are not numbers (NaN, or infinite): training has diverged, lower learning_rate."
+                )
             return
         n_rows, n_items = scores_tensor.shape
         kmax = self.options.kmax
         values, items = torch.topk(scores_tensor, min(max(kmax, self.n_candidates), n_items), dim=-1)
-        if bool(values[:, 0].isnan().any()):
-            raise FairError("The model's scores are not numbers (NaN): training has diverged, lower learning_rate.")
+        if not bool((values[:, 0] < math.inf).all()):  # NaN is not, and stands first as well
+            raise FairError(
+                "The model's scores are not numbers (NaN, or infinite): training has diverged, lower learning_rate."
+            )
         # Where the candidates run out a list ends: RecBole would fill it with masked items.
         items = items.masked_fill(values == -math.inf, 0)
         if items.shape[1] < kmax:

@@ -1,31 +1,39 @@
 """Checkpoints of tensors and plain values: nothing in them can run code when they are read.
 
-A checkpoint is what ``torch.save`` makes of a dictionary of tensors, numbers, texts, lists and dictionaries; it is read
-with ``weights_only=True``. It is written to a temporary file, flushed and renamed, so that a kill leaves either the old
-file or the new one.
+A checkpoint is what ``torch.save`` makes of a dictionary of tensors, numbers, texts, lists and dictionaries, with a
+digest behind it (:mod:`recbole_fair.io.archive`). It is written to a temporary file, flushed and renamed, so that a
+kill leaves either the old file or the new one.
 """
 
 from __future__ import annotations
 
-import pickle
+import logging
 import random
-import zipfile
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from recbole.config import Config
 from scipy import sparse
 
 from recbole_fair import __version__
 from recbole_fair.errors import FairError
+from recbole_fair.io.archive import on_device, read_archive, write_archive
 from recbole_fair.io.atomic import atomic_file, fresh_file
+from recbole_fair.io.pickles import DamagedFileError, UnsafeFileError
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "recbole_fair"
-FORMAT_VERSION = 1
+# What values of a wrong make end in, whatever is done with them.
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError)
+FORMAT_VERSION = 2  # 1: without a digest
 
 
 def to_plain(value: Any) -> Any:
@@ -81,7 +89,18 @@ def pack_arrays(value: Any) -> Any:
 
 
 def unpack_arrays(value: Any) -> Any:
-    """Put back what :func:`pack_arrays` replaced."""
+    """Put back what :func:`pack_arrays` replaced.
+
+    Raises:
+        FairError: for arrays that do not fit together.
+    """
+    try:
+        return _unpacked(value)
+    except _MISFITS as error:
+        raise FairError(f"A matrix stored in the checkpoint is no matrix ({_one_line(error)}).") from error
+
+
+def _unpacked(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "__array__" in value:
@@ -89,8 +108,10 @@ def unpack_arrays(value: Any) -> Any:
         return np.asmatrix(array) if value["matrix"] else array
     if "__sparse__" in value:
         parts = tuple(part.cpu().numpy() for part in value["parts"])
-        return sparse.csr_matrix(parts, shape=tuple(value["shape"])).asformat(value["__sparse__"])
-    return {key: unpack_arrays(item) for key, item in value.items()}
+        matrix = sparse.csr_matrix(parts, shape=tuple(value["shape"]))
+        matrix.check_format(full_check=True)  # an index beyond the end would be read as whatever stands there
+        return matrix.asformat(value["__sparse__"])
+    return {key: _unpacked(item) for key, item in value.items()}
 
 
 def plain_config(config: Config) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def last_saved() -> str | None:
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any], fresh: bool = False) -> str:
-    """Write ``content`` atomically, with the format's name and version and the package's version.
+    """Write ``content`` atomically, with the format's name and version, the package's version and a digest.
 
     Args:
         path: the file; its directory is made if it is missing.
@@ -132,11 +153,11 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any], fresh: bool = 
     payload = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": __version__, **to_plain(content)}
     if fresh:
         with fresh_file(path, "the checkpoint ") as made:
-            torch.save(payload, made.file)
+            write_archive(payload, made.file)
         path = made.path
     else:
         with atomic_file(path, "the checkpoint ") as file:
-            torch.save(payload, file)
+            write_archive(payload, file)
     _last_saved = str(path)
     return _last_saved
 
@@ -145,34 +166,130 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """Read a checkpoint of ours onto ``device``.
 
     Raises:
-        FairError: one sentence for a missing, truncated, foreign or newer file.
+        FairError: one sentence for a missing, truncated, changed, foreign or newer file.
     """
     source = Path(path)
-    if not source.is_file():
-        raise FairError(f"There is no checkpoint file {source}.")
-    if not zipfile.is_zipfile(source):
-        raise FairError(f"{source} is not a checkpoint or is cut short; train again or use another file.")
     try:
-        with zipfile.ZipFile(source) as archive:
-            if archive.testzip() is not None:  # torch.load does not compare the stored check sums
-                raise zipfile.BadZipFile("a check sum is wrong")
-        content = torch.load(source, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
+        if not source.is_file():
+            raise FairError(f"There is no checkpoint file {source}.")
+        with source.open("rb") as file:
+            content, sealed = read_archive(file)
+    except OSError as error:
+        raise FairError(f"{source} cannot be read: {error.strerror or error}.") from error
+    except UnsafeFileError as error:
         raise FairError(
             f"{source} holds pickled Python objects (a checkpoint of plain RecBole?), which could run any code when "
             "read; train the model through recbole_fair to get a safe checkpoint."
         ) from error
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise FairError(f"{source} is damaged and cannot be read; train again or use another file.") from error
+    except DamagedFileError as error:
+        raise FairError(
+            f"{source} is not a checkpoint, or is damaged or cut short ({error}); train again or use another file."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FairError(f"{source} is not a checkpoint of recbole_fair.")
     version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise FairError(
             f"{source} has format version {version}, written by recbole_fair {content.get('package_version')}; "
             f"this is {__version__}, which reads up to version {FORMAT_VERSION}: upgrade it."
         )
-    return content
+    if not sealed:
+        if version > 1:
+            raise FairError(f"{source} is damaged: its digest is missing; train again or use another file.")
+        logger.warning("%s was written before checkpoints had a digest: not all damage to it would be noticed.", source)
+    check_entries(content, source)
+    moved: dict[str, Any] = on_device(content, device)
+    return moved
+
+
+#: What every checkpoint holds, and of which types.
+_ENTRIES: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "dataset": (str,),
+    "config": (dict,),
+    "user_settings": (dict,),
+    "fingerprint": (str, type(None)),
+    "state_dict": (dict,),
+    "other_parameter": (dict, type(None)),
+    "training": (dict, type(None)),
+}
+_ENTRIES_OF_TRAINING: dict[str, tuple[type, ...]] = {
+    "epoch": (int,),
+    "cur_step": (int,),
+    "best_valid_score": (float, int),
+    "best_valid_result": (dict, type(None)),
+    "state_dict": (dict, type(None)),
+    "other_parameter": (dict, type(None)),
+    "optimizer": (dict,),
+    "random": (dict,),
+    "loader": (dict, torch.Tensor, type(None)),
+}
+
+
+def check_entries(content: Mapping[str, Any], source: str | Path) -> None:
+    """See that a checkpoint holds what it has to, each of its type.
+
+    Raises:
+        FairError: naming the file and the entry.
+    """
+    _check_types(content, _ENTRIES, source, "")
+    training = content["training"]
+    states = [("state_dict", content["state_dict"])]
+    if training is not None:
+        _check_types(training, _ENTRIES_OF_TRAINING, source, "training.")
+        states.append(("training.state_dict", training["state_dict"] or {}))
+    for name, state in states:
+        for key, value in state.items():
+            if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+                raise FairError(f"{source} is not usable: {name} holds {key!r}, which is no tensor with a name.")
+    for name in ("config", "user_settings"):
+        if not all(isinstance(key, str) for key in content[name]):
+            raise FairError(f"{source} is not usable: a key of its {name} is not a text.")
+
+
+def _check_types(
+    held: Mapping[str, Any], entries: Mapping[str, tuple[type, ...]], source: str | Path, part: str
+) -> None:
+    for name, types in entries.items():
+        if name not in held:
+            raise FairError(f"{source} is not usable: it has no entry {part}{name}.")
+        value = held[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise FairError(f"{source} is not usable: its entry {part}{name} is a {type(value).__name__}.")
+
+
+def restore_model(model: AbstractRecommender, content: Mapping[str, Any], source: str | Path) -> None:
+    """Give a model what a checkpoint, or the training part of one, holds of it.
+
+    Args:
+        model: the model.
+        content: ``state_dict`` and ``other_parameter``.
+        source: where that is from, for the message.
+
+    Raises:
+        FairError: if that is of a model of another make.
+    """
+    load_weights(model, content["state_dict"], source)
+    load_others(model, unpack_arrays(content.get("other_parameter")), source)
+
+
+def load_others(model: AbstractRecommender, values: Mapping[str, Any] | None, source: str | Path) -> None:
+    """RecBole's ``load_other_parameter()``, which would set any attribute that a file names.
+
+    Raises:
+        FairError: for a name that is none of the model's own.
+    """
+    unknown = set(values or {}) - set(model.other_parameter())
+    if unknown:
+        raise FairError(f"{source} holds {', '.join(sorted(map(str, unknown)))}, which {type(model).__name__} has not.")
+    try:
+        model.load_other_parameter(values)
+    except _MISFITS as error:
+        raise FairError(f"{source} does not fit {type(model).__name__} ({_one_line(error)}).") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def load_weights(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
@@ -186,13 +303,31 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
     Raises:
         FairError: if the model has other weights or weights of other sizes.
     """
+    check_finite(model, state, source)
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except _MISFITS as error:
         raise FairError(
             f"{source} does not fit the settings: {str(error).splitlines()[-1].strip()}; "
             "use those that it was trained with."
         ) from error
+
+
+def check_finite(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """See that weights are numbers; buffers may hold what is not known as NaN.
+
+    Args:
+        model: says which entries are weights.
+        state: the entries.
+        source: where they are from, for the message.
+
+    Raises:
+        FairError: for a weight that is NaN or infinite.
+    """
+    for name, _ in model.named_parameters():
+        value = state.get(name)
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise FairError(f"{source} holds weights that are no finite numbers ({name}): the training has diverged.")
 
 
 def random_states() -> dict[str, Any]:
@@ -208,7 +343,18 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_states` took."""
+    """Put back what :func:`random_states` took.
+
+    Raises:
+        FairError: if these are no such states.
+    """
+    try:
+        _restore_random_states(states)
+    except _MISFITS as error:
+        raise FairError(f"The states of the random generators in the checkpoint are not usable ({error}).") from error
+
+
+def _restore_random_states(states: Mapping[str, Any]) -> None:
     version, internal, gauss_next = states["python"]
     random.setstate((version, tuple(internal), gauss_next))
     name, keys, position, has_gauss, gauss = states["numpy"]

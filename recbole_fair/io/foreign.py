@@ -61,7 +61,7 @@ def read_foreign(path: str | Path) -> Any:
     source = Path(path)
     try:
         with source.open("rb") as file:
-            return _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
+            return read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
     except UnsafeFileError as error:
         raise UnsafeFileError(
             f"{source} would run code if it were read in the ordinary way: {error}. Nothing was run, and the file is "
@@ -76,7 +76,8 @@ def read_foreign(path: str | Path) -> Any:
 # -- containers ------------------------------------------------------------------------------------------------------
 
 
-def _read_zip(file: IO[bytes]) -> Any:
+def read_zip(file: IO[bytes]) -> Any:
+    """What an archive of torch.save holds, read as :func:`read_foreign` reads it."""
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]

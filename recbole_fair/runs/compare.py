@@ -29,6 +29,7 @@ from recbole_fair.io.locks import locked
 from recbole_fair.report.comparison import latex, markdown, text
 from recbole_fair.report.documents import ComparisonDocument, rows_of, write_document
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
+from recbole_fair.runs.alone import alone
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
@@ -44,6 +45,7 @@ SPREADS = ("seeds", "none")
 _BOOTSTRAP = 1000
 
 
+@alone
 def compare(
     models: Sequence[str],
     rerankers: Sequence[str] = (),

@@ -21,6 +21,7 @@ from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.report.documents import DossierDocument, write_document
 from recbole_fair.report.style import save_figure
+from recbole_fair.runs.alone import alone
 from recbole_fair.runs.dossiers import dossier_class
 from recbole_fair.runs.dossiers.base import Options
 from recbole_fair.runs.journal import digest_of, file_digest, settings_of_numbers
@@ -31,6 +32,7 @@ from recbole_fair.trainer.scorer import progress
 logger = logging.getLogger(__name__)
 
 
+@alone
 def explain_checkpoint(
     model_file: str | Path,
     output_dir: str | Path | None = None,

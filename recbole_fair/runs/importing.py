@@ -18,6 +18,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import check_places
 from recbole_fair.io.checkpoint import save_checkpoint
 from recbole_fair.io.imported import IMPORTED, open_checkpoint
+from recbole_fair.runs.alone import alone
 from recbole_fair.runs.loading import config_of, load_trainer
 from recbole_fair.runs.outputs import files_read
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # RecBole rounds the score that it stores to four decimals
 
 
+@alone
 def import_checkpoint(
     model_file: str | Path, output: str | Path | None = None, config_dict: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

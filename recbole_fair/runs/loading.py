@@ -13,7 +13,7 @@ from recbole.evaluator import metric_types
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_fair.config.catalogue import keys_of, own_keys, scope_of
+from recbole_fair.config.catalogue import check_values, keys_of, own_keys, scope_of
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.imports import refuse_stored
 from recbole_fair.config.keys import metric_parts
@@ -24,7 +24,7 @@ from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
-from recbole_fair.io.checkpoint import load_weights, plain_config, unpack_arrays
+from recbole_fair.io.checkpoint import plain_config, restore_model
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -136,8 +136,7 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
             "use the same files, filters and eval_args."
         )
     net = new_model(config, loaders[0]._dataset)
-    load_weights(net, content["state_dict"], model_file)
-    net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+    restore_model(net, content, model_file)
     net.eval()
     return net, *loaders
 
@@ -164,6 +163,9 @@ def config_of(
         FairError: for another model or data set, or settings that are not allowed.
     """
     changes = dict(changes or {})
+    for name in ("model", "dataset"):
+        if not content[name] or set(content[name]) & set("/\\:\0"):
+            raise FairError(f"The checkpoint's {name}={content[name]!r} is not a name.")
     for stored in (content["user_settings"], content["config"]):
         refuse_stored(stored, changes)
     named = changes.get("model")
@@ -176,18 +178,27 @@ def config_of(
     stored = drop_old_settings(content["user_settings"], changes)
     derived = {"valid_metric_bigger"} | _not_computed(content["config"], changes)
     stored = {key: value for key, value in stored.items() if key not in derived}
-    settings = {**stored, **changes}
-    for key in FILE_KEYS:
-        if key not in changes:
-            settings.pop(key, None)
-    settings.pop("resume", None)
+    # What the writing run wrote, where, and on which machine is not this call's; its data may still be where they were.
+    foreign = set(keys_of("file", "machine", "start")) - {"data_path"}
+    settings = {**{key: value for key, value in stored.items() if key not in foreign}, **changes}
+    if "data_path" not in changes and not _is_folder(settings.get("data_path"), content["dataset"]):
+        settings.pop("data_path", None)  # nothing is downloaded to where a file says
     config = FairConfig(model or content["model"], content["dataset"], config_dict=settings)
     # Defaults may have moved since: the checkpoint's own stand, except what this call or this machine decides.
     now = {*keys_of("file", "machine", "start"), *COMPUTED_KEYS, *derived}
-    for key, value in drop_old_settings(content["config"], changes).items():
-        if key in config and key not in settings and key not in now:
-            config[key] = value
+    moved = {
+        key: value
+        for key, value in drop_old_settings(content["config"], changes).items()
+        if key in config and key not in settings and key not in now and config[key] != value
+    }
+    check_values(moved, {key: config[key] for key in moved}, config.model_class)
+    for key, value in moved.items():
+        config[key] = value
     return config
+
+
+def _is_folder(data_path: object, dataset: str) -> bool:
+    return isinstance(data_path, str) and (Path(data_path) / dataset).is_dir()
 
 
 def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:

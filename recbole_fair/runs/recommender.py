@@ -24,7 +24,7 @@ from recbole_fair.config.traits import Traits
 from recbole_fair.data.facts.id_rows import IntArray, Rows
 from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
-from recbole_fair.io.checkpoint import load_weights, unpack_arrays
+from recbole_fair.io.checkpoint import restore_model
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.contract import contract_of
@@ -159,8 +159,7 @@ class Recommender:
         try:
             dataset = StoredDataset(config, data)
             net = new_model(config, dataset)
-            load_weights(net, content["state_dict"], path)
-            net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+            restore_model(net, content, path)
         except FairError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:

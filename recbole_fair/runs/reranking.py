@@ -19,7 +19,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.collector import are_among
 from recbole_fair.evaluator.metrics import INPUTS
-from recbole_fair.io.checkpoint import unpack_arrays
+from recbole_fair.io.checkpoint import restore_model
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.contract import contract_of
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
@@ -238,11 +238,7 @@ def score_deviation(trainer: FairTrainerMixin, eval_data: EvaluationLoader, file
         for file in files:
             content = _read(trainer, file)
             net = trainer.config.model_class(trainer.config, trainer.train_data._dataset).to(trainer.config["device"])
-            try:
-                net.load_state_dict(content["state_dict"])
-            except RuntimeError as error:
-                raise FairError(f"reranker_models: {file} was trained with other settings than this model.") from error
-            net.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+            restore_model(net, content, f"reranker_models: {file}")
             other, mine = contract_of(net), contract_of(own)
             other.set_strengths(**mine.strengths)  # seeds are compared, not strengths
             other.variant = mine.variant

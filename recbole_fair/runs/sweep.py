@@ -28,6 +28,7 @@ from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
+from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
@@ -37,6 +38,7 @@ from recbole_fair.trainer.scorer import progress
 logger = logging.getLogger(__name__)
 
 
+@alone
 def sweep_checkpoint(
     model_file: str | Path,
     grid: Sequence[str] | Mapping[str, Sequence[Any]],

@@ -15,6 +15,7 @@ from recbole_fair.data.facts.stored import DATA
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import (
     load_checkpoint,
+    load_others,
     load_weights,
     other_parameters,
     pack_arrays,
@@ -89,7 +90,7 @@ class CheckpointWriter:
             FairError: if the model has other weights.
         """
         load_weights(self.model, state["state_dict"], source)
-        self.model.load_other_parameter(state["other_parameter"])
+        load_others(self.model, state["other_parameter"], source)
 
     def write(
         self, path: str, fingerprint: str | None, training: Mapping[str, Any], is_best: bool, replace: bool = False

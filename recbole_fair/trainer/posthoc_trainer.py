@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.registry import get_trainer, known_models
 from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
-from recbole_fair.io.checkpoint import load_checkpoint, plain_config, unpack_arrays
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config, restore_model
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
@@ -146,14 +148,7 @@ class PostHocTrainer(FairTrainer):
         }
 
     def _take_base(self, path: str | Path, content: Mapping[str, Any]) -> None:
-        try:
-            self.model.base.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise FairError(
-                f"{path} does not fit the settings of {self.model.base_model_name}; "
-                f"use the settings that it was trained with ({str(error).splitlines()[-1].strip()})."
-            ) from error
-        self.model.base.load_other_parameter(unpack_arrays(content.get("other_parameter")))
+        restore_model(self.model.base, content, path)
 
     def _read_base(self, path: str | Path, config: FairConfig) -> dict[str, Any]:
         content = open_checkpoint(path, self.config["device"])
@@ -209,7 +204,11 @@ def checkpoints_alike(
         Path and content, newest first; files that cannot be read are passed over.
     """
     name, wanted = config["model"], plain_config(config)
-    for path in sorted(Path(folder).glob(f"{name}-*.pth"), key=lambda p: p.stat().st_mtime, reverse=True):
+    found = []
+    for path in Path(folder).glob(f"{glob.escape(name)}-*.pth"):
+        with suppress(OSError):  # a link to nowhere, a file that another run has just replaced
+            found.append((path.stat().st_mtime, path))
+    for _, path in sorted(found, reverse=True):
         try:
             content = load_checkpoint(path, config["device"])
         except FairError as error:

@@ -35,7 +35,10 @@ def restore_loader(loader: Loader, states: Mapping[str, torch.Tensor] | torch.Te
     known = {"": states} if isinstance(states, torch.Tensor) else dict(states or {})
     for name, generator in _generators(loader).items():
         if name in known:
-            generator.set_state(known[name].cpu())
+            try:
+                generator.set_state(known[name].cpu())
+            except (AttributeError, TypeError, RuntimeError) as error:
+                raise FairError(f"The state of the loader in the checkpoint is not usable ({error}).") from error
 
 
 def _generators(loader: Loader) -> dict[str, torch.Generator]:
@@ -53,6 +56,8 @@ def progress_of(model: Any) -> dict[str, Any]:
 def restore_progress(model: Any, progress: Mapping[str, Any] | None) -> None:
     """Put back what :func:`progress_of` took."""
     for name, value in (progress or {}).items():
+        if name not in _PROGRESS or name not in vars(model):
+            raise FairError(f"The checkpoint holds {name!r}, which is no progress of {type(model).__name__}.")
         setattr(model, name, value.to(getattr(model, name).device) if isinstance(value, torch.Tensor) else value)
 
 
@@ -111,16 +116,24 @@ def restore_optimizers(trainer: FairTrainerMixin, training: Mapping[str, Any], r
     in_use = training.get("optimizer_in_use")
     try:
         for name, optimizer in others.items():
-            optimizer.load_state_dict(stored[name])
+            _restore(optimizer, stored[name])
         if in_use is None:
-            trainer.optimizer.load_state_dict(training["optimizer"])
+            _restore(trainer.optimizer, training["optimizer"])
         else:
             trainer.optimizer = others[in_use]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise FairError(
             f"resume={resume_file} holds the state of another optimizer than the settings ask for ({error}); "
             "use those that it was trained with."
         ) from error
+
+
+def _restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    optimizer.load_state_dict(state)
+    for param, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != param.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} for weights of {tuple(param.shape)}")
 
 
 def other_optimizers(trainer: FairTrainerMixin) -> dict[str, Optimizer]:

@@ -8,14 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.evaluator.collector import DataStruct
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.trainer.trainer import PretrainTrainer, Trainer
+from recbole.trainer.trainer import Trainer
 from recbole.utils import EvaluatorType, calculate_valid_score
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
 from recbole_fair.io.atomic import free_name
-from recbole_fair.io.checkpoint import load_checkpoint, random_states, restore_random_states
+from recbole_fair.io.checkpoint import check_finite, load_checkpoint, random_states, restore_random_states
 from recbole_fair.model.contract import FairModel, contract_of
 from recbole_fair.trainer.checkpoints import CheckpointWriter, model_state
 from recbole_fair.trainer.failures import errors_named
@@ -43,11 +43,7 @@ from recbole_fair.trainer.resumption import (
 )
 from recbole_fair.trainer.schedule import Schedule
 from recbole_fair.trainer.scorer import ScoredBatch, Scorer
-
-if TYPE_CHECKING:
-    from recbole.trainer.trainer import Trainer as _RecBoleTrainer
-else:
-    _RecBoleTrainer = object  # whichever trainer of RecBole stands behind the mixin
+from recbole_fair.trainer.stages import Stages
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +54,7 @@ Validation = tuple[float, "OrderedDict[str, float] | None"]
 _INFEASIBLE = 1e9
 
 
-class FairTrainerMixin(_RecBoleTrainer):
+class FairTrainerMixin(Stages):
     """What our trainers add to any trainer of RecBole; it stands before it in the list of bases.
 
     Attributes:
@@ -198,9 +194,9 @@ class FairTrainerMixin(_RecBoleTrainer):
             self.bind(train_data, valid_data, self._test_data)
         self._verbose = verbose
         self._saves = saved
-        self._validated = bool(valid_data) and self.eval_step > 0 and not self._pretrains
+        self._validated = bool(valid_data) and self.eval_step > 0 and not self.pretrains
         stopped = self._validated and self.cur_step > self._patience(self.start_epoch - 1)
-        epochs = self.pretrain_epochs if self._pretrains else self.epochs
+        epochs = self.pretrain_epochs if self.pretrains else self.epochs
         if self._pending is not None and (
             stopped or self.start_epoch >= epochs_that_count(epochs, self.eval_step, self._validated)
         ):
@@ -263,31 +259,6 @@ class FairTrainerMixin(_RecBoleTrainer):
             loss: float | tuple[float, ...] = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._report_epoch(epoch_idx)
         return loss
-
-    @property
-    def _pretrains(self) -> bool:
-        """Whether this run is a stage of pre-training (S3Rec's, RaCT's), which RecBole does not validate."""
-        return isinstance(self, PretrainTrainer) and str(getattr(self.model, "train_stage", "")).endswith("pretrain")
-
-    def pretrain(self, train_data: TrainingLoader, verbose: bool = True, show_progress: bool = False) -> Validation:
-        """RecBole's pre-training; the state of its last epoch is kept, and on disk, whatever ``save_step`` is."""
-        last = int(self.pretrain_epochs)
-        if not self._saves:
-            self.save_step = last + 1
-        found: Validation = super().pretrain(train_data, verbose, show_progress)
-        if self._saves and last % self.save_step:
-            name = f"{self.config['model']}-{self.config['dataset']}-{last}.pth"
-            self.save_pretrained_model(last - 1, str(Path(self.checkpoint_dir) / name))
-        self.notes.append(
-            f"Only the stage {self.model.train_stage} was trained; the next one takes its checkpoint as pre_model_path."
-        )
-        return found
-
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """RecBole's hook. The file is a checkpoint like any other, and the model of the next stage reads it."""
-        self.checkpoints.keep_best()
-        self._write_checkpoint(epoch, saved_model_file)
-        self.saved_model_file = saved_model_file
 
     def _report_epoch(self, epoch_idx: int) -> None:
         """Log what the model's ``epoch_report()`` says (name to value), and send it to TensorBoard."""
@@ -484,6 +455,7 @@ class FairTrainerMixin(_RecBoleTrainer):
         """Batches of a split with the model's scores, masked as the evaluation masks them."""
         _ = self.train_data
         self.model.eval()
+        check_finite(self.model, dict(self.model.named_parameters()), "The model")
         if isinstance(eval_data, FullSortEvalDataLoader) and self.item_tensor is None:
             self.item_tensor = eval_data._dataset.get_item_feature().to(self.device)
         if self.config["eval_type"] == EvaluatorType.RANKING:
