@@ -22,6 +22,7 @@ import click
 from recbole_fair import __version__
 from recbole_fair.commands.data import audit_command, convert_command
 from recbole_fair.commands.settings import read_settings
+from recbole_fair.commands.tuning import tune_command
 from recbole_fair.config.layers import find_config_file, read_yaml
 from recbole_fair.errors import FairError
 
@@ -451,7 +452,7 @@ def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
     sys.exit(_EXIT_INTERRUPTED)
 
 
-for _command in (audit_command, convert_command):
+for _command in (audit_command, convert_command, tune_command):
     cli.add_command(_command)
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "objective_function",
     "run_recbole_fair",
     "sweep_checkpoint",
+    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.importing import import_checkpoint
     from recbole_fair.runs.recommender import Recommender
     from recbole_fair.runs.sweep import sweep_checkpoint
+    from recbole_fair.runs.tune import tune
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ _STUDIES = {
     "Recommender": "recbole_fair.runs.recommender",
     "frontier_checkpoint": "recbole_fair.runs.frontier",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
+    "tune": "recbole_fair.runs.tune",
 }
 
 

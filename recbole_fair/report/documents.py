@@ -1,8 +1,7 @@
 """Result documents: one class a kind, written to JSON and read from it here.
 
 A document behaves as a read-only mapping with the keys of its JSON file, so that ``result["test_result"]`` is what
-users of RecBole expect, and its entries are attributes as well. Every file says its ``kind`` and its
-``schema_version``.
+users of RecBole expect, and its entries are attributes. Every file says its ``kind`` and its ``schema_version``.
 """
 
 from __future__ import annotations
@@ -115,7 +114,8 @@ def _groups_of(groups: Mapping[str, Any]) -> dict[str, GroupResult]:
     return {name: GroupResult.from_plain(content) for name, content in groups.items()}
 
 
-def _of_model(model: str, reranker: str | None, dataset: str) -> str:
+def of_model(model: str, reranker: str | None, dataset: str) -> str:
+    """What a document of a model is about, in words."""
     return (f"{model} with {reranker}" if reranker else model) + f" on {dataset}"
 
 
@@ -191,7 +191,7 @@ class EvaluationDocument(Document):
     def name(self) -> str:
         """Model, re-ranker and data set."""
         reranker = None if self.reranker is None else str(self.reranker.get("reranker"))
-        return _of_model(self.model, reranker, self.dataset)
+        return of_model(self.model, reranker, self.dataset)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -258,7 +258,7 @@ class SweepDocument(Document):
     @property
     def name(self) -> str:
         """Model, re-ranker and data set."""
-        return _of_model(self.model, self.reranker, self.dataset)
+        return of_model(self.model, self.reranker, self.dataset)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -339,7 +339,7 @@ class DossierDocument(Document):
     @property
     def name(self) -> str:
         """Model and data set."""
-        return _of_model(self.model, None, self.dataset)
+        return of_model(self.model, None, self.dataset)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

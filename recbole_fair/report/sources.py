@@ -21,6 +21,7 @@ from recbole_fair.report.documents import (
     is_document,
 )
 from recbole_fair.report.frontier_document import FrontierDocument
+from recbole_fair.report.tuning_document import TuningDocument
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Sources:
     frontiers: list[Source] = field(default_factory=list)
     comparisons: list[Source] = field(default_factory=list)
     dossiers: list[Source] = field(default_factory=list)
+    searches: list[Source] = field(default_factory=list)
 
     @property
     def all(self) -> list[Source]:
         """Every document."""
-        return [*self.runs, *self.sweeps, *self.frontiers, *self.comparisons, *self.dossiers]
+        return [*self.runs, *self.sweeps, *self.searches, *self.frontiers, *self.comparisons, *self.dossiers]
 
     def add(self, source: Source) -> bool:
         """Put a document where it belongs; False for a kind that a report does not show."""
@@ -57,6 +59,7 @@ class Sources:
             (EvaluationDocument, self.runs),
             (SweepDocument, self.sweeps),
             (FrontierDocument, self.frontiers),
+            (TuningDocument, self.searches),
             (ComparisonDocument, self.comparisons),
             (DossierDocument, self.dossiers),
         )

@@ -1,0 +1,180 @@
+"""A search for settings: its lines on the terminal and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from recbole_fair.analysis.grid import value_text
+from recbole_fair.evaluator.directions import display_name
+from recbole_fair.report.style import BASE, MUTED, PALETTE, house_style, label_axes, new_figure
+from recbole_fair.report.summary import number, text_table
+
+_SHOWN = 10
+
+
+def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
+    """Lines that show a search: its best trials on validation, what was chosen with its test values, importance.
+
+    Args:
+        result: what :func:`recbole_fair.runs.tune.tune` returns.
+        decimals: digits after the point.
+    """
+    metrics = _metrics(result)
+    keys = list(result["space"])
+    complete = [row for row in result["trials"] if row["state"] == "complete"]
+    states = [f"{sum(row['state'] == state for row in result['trials'])} {state}" for state in _STATES]
+    lines = ["", f"{len(result['trials'])} trials: {', '.join(states)}. The best on validation:"]
+    best = sorted(complete, key=lambda row: _order(result, row))[:_SHOWN]
+    header = ["trial", *keys, *(f"valid {display_name(name)}" for name in metrics)]
+    rows = [
+        [str(row["trial"]), *(value_text(row[key]) for key in keys), *_values(row, "valid", metrics, decimals)]
+        for row in best
+    ]
+    lines += text_table(header, rows)
+    lines += ["", "Chosen" if len(result["chosen"]) == 1 else "The Pareto front of validation"]
+    header = ["trial", *keys, *(f"{split} {display_name(name)}" for split in ("valid", "test") for name in metrics)]
+    rows = [
+        [
+            str(row["trial"]),
+            *(value_text(row[key]) for key in keys),
+            *_values(row, "valid", metrics, decimals),
+            *_values(row, "test", metrics, decimals),
+        ]
+        for row in result["chosen"]
+    ]
+    lines += text_table(header, rows)
+    if result["importance"]:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in result["importance"].items())
+        lines += ["", f"What {display_name(metrics[0])} depends on: {shares}."]
+    return [*lines, *result["notes"]]
+
+
+_STATES = ("complete", "pruned", "failed")
+
+
+def _metrics(result: Mapping[str, Any]) -> list[str]:
+    names = [objective["metric"] for objective in result["objectives"]]
+    return list(dict.fromkeys([*names, *(bound["metric"] for bound in result["subject_to"])]))
+
+
+def _values(row: Mapping[str, Any], split: str, metrics: Sequence[str], decimals: int) -> list[str]:
+    return [number(row.get(f"{split} {name}"), decimals) for name in metrics]
+
+
+def _order(result: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[bool, float]:
+    first = result["objectives"][0]
+    value = row[f"valid {first['metric']}"]
+    return not row["keeps bounds"], -value if first["bigger"] else value
+
+
+@house_style()
+def history_figure(result: Mapping[str, Any]) -> Figure:
+    """The trials in their order and the best so far; for two objectives or a bound, the trade-off beside it.
+
+    Args:
+        result: what :func:`recbole_fair.runs.tune.tune` returns, or its JSON document.
+
+    Returns:
+        The figure; :func:`~recbole_fair.report.style.save_figure` writes it.
+    """
+    metrics = _metrics(result)
+    both = len(metrics) > 1
+    figure, panels = new_figure(1, 2 if both else 1, width=9.6 if both else 6.0, height=4.2)
+    axes = list(panels) if both else [panels]
+    _draw_history(axes[0], result)
+    if both:
+        _draw_plane(axes[1], result, metrics[0], metrics[1])
+    with_reranker = f" with {result['reranker']}" if result.get("reranker") else ""
+    figure.suptitle(f"{result['model']}{with_reranker} on {result['dataset']}", x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _complete(result: Mapping[str, Any], *metrics: str) -> list[Mapping[str, Any]]:
+    names = [f"valid {name}" for name in metrics]
+    return [row for row in result["trials"] if all(row.get(name) is not None for name in names)]
+
+
+def _draw_history(axes: Axes, result: Mapping[str, Any]) -> None:
+    objective = result["objectives"][0]
+    name, best_of = f"valid {objective['metric']}", max if objective["bigger"] else min
+    rows = _complete(result, objective["metric"])
+    kept = [row for row in rows if row["keeps bounds"]]
+    missed = [row for row in rows if not row["keeps bounds"]]
+    for some, colour, label in ((kept, PALETTE[0], "trials"), (missed, MUTED, "miss the bounds")):
+        if some:
+            places = [row["trial"] for row in some], [row[name] for row in some]
+            axes.plot(*places, "o", color=colour, markersize=4, label=label)
+    if kept:
+        best = [best_of(row[name] for row in kept[: place + 1]) for place in range(len(kept))]
+        axes.step([row["trial"] for row in kept], best, where="post", color=PALETTE[1], label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(f"{display_name(objective['metric'])} on validation")
+    axes.legend()
+
+
+def _draw_plane(axes: Axes, result: Mapping[str, Any], x: str, y: str) -> None:
+    rows = _complete(result, x, y)
+    for keeps, colour in ((False, MUTED), (True, PALETTE[0])):
+        some = [row for row in rows if row["keeps bounds"] is keeps]
+        axes.plot([r[f"valid {x}"] for r in some], [r[f"valid {y}"] for r in some], "o", color=colour, markersize=4)
+    base = result["base"].get("valid", {})
+    if base.get(x) is not None and base.get(y) is not None:
+        axes.plot([base[x]], [base[y]], marker="*", linestyle="", color=BASE, markersize=12, label="base")
+    chosen = result["chosen"]
+    axes.plot(
+        [row[f"valid {x}"] for row in chosen], [row[f"valid {y}"] for row in chosen], marker="D", linestyle="",
+        markersize=9, markerfacecolor="none", markeredgewidth=2, color=PALETTE[1], label="chosen",
+    )  # fmt: skip
+    label_axes(axes, x, y)
+    axes.legend()
+
+
+# -- on the page -------------------------------------------------------------------------------------------------------
+
+
+def tuning_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What a search found."""
+    trials, chosen = result["trials"], result["chosen"]
+    failed = sum(row["state"] == "failed" for row in trials)
+    cut = sum(row["state"] == "pruned" for row in trials)
+    first = f"{len(trials)} settings of {', '.join(result['space'])} were tried on validation"
+    first += f"; {cut} trainings were ended early" if cut else ""
+    first += f"; {failed} failed" if failed else ""
+    if len(chosen) > 1:
+        return [
+            f"{first}.",
+            f"{len(chosen)} of them are not beaten in all objectives at once; test was looked at for these.",
+        ]
+    (row,) = chosen
+    setting = ", ".join(f"{key}={value_text(row[key])}" for key in result["space"])
+    parts = []
+    for name in _metrics(result):
+        valid, test = (_values(row, split, [name], 4)[0] for split in ("valid", "test"))
+        parts.append(f"{display_name(name)} {valid} on validation, {test} on test")
+    sentences = [f"{first}.", f"{setting} is chosen: {'; '.join(parts)}."]
+    if not row["keeps bounds"]:
+        sentences.append("No trial keeps the bounds; this one misses them least.")
+    return sentences
+
+
+def tuning_tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows: the best trials, what was chosen, what the objective depends on."""
+    metrics, keys = _metrics(result), list(result["space"])
+    complete = [row for row in result["trials"] if row["state"] == "complete"]
+    best = sorted(complete, key=lambda row: _order(result, row))[: 2 * _SHOWN]
+    shown = ["trial", *keys, *(f"{display_name(name)}, validation" for name in metrics)]
+    rows = [[str(r["trial"]), *(value_text(r[k]) for k in keys), *_values(r, "valid", metrics, 4)] for r in best]
+    tables = [("The best trials", shown, rows)]
+    header = ["trial", *keys, *(f"{display_name(name)}, test" for name in metrics)]
+    rows = [
+        [str(r["trial"]), *(value_text(r[k]) for k in keys), *_values(r, "test", metrics, 4)] for r in result["chosen"]
+    ]
+    tables.append(("Chosen on validation, and what it gives on test", header, rows))
+    if result["importance"]:
+        shares = [[key, f"{share:.0%}"] for key, share in result["importance"].items()]
+        tables.append((f"What {display_name(metrics[0])} depends on", ["key", "share"], shares))
+    return tables

@@ -1,0 +1,358 @@
+"""``tune``: search for settings on validation, look at test once, write what was found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import yaml
+from recbole.utils import init_logger
+
+from recbole_fair.analysis.grid import setting_text
+from recbole_fair.config.catalogue import RERANKER_PREFIX, keys_of, scope_of
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import get_reranker, layers_of
+from recbole_fair.errors import FairError
+from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.io.atomic import atomic_file
+from recbole_fair.io.checkpoint import load_checkpoint, plain_config
+from recbole_fair.report.documents import write_document
+from recbole_fair.report.style import save_figure
+from recbole_fair.report.tuning import history_figure, tuning_lines
+from recbole_fair.report.tuning_document import TuningDocument
+from recbole_fair.runs.journal import digest_of, settings_of_numbers
+from recbole_fair.runs.loading import FILE_KEYS, config_of, load_trainer, new_trainer, refuse
+from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.search import (
+    PRUNERS,
+    SAMPLERS,
+    Measured,
+    Objective,
+    Report,
+    Search,
+    Trial,
+    make_pruner,
+    open_study,
+    run_search,
+)
+from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
+from recbole_fair.runs.sweep import with_metrics
+from recbole_fair.runs.sweeper import Sweeper
+from recbole_fair.trainer.trainer import FairTrainerMixin
+
+logger = logging.getLogger(__name__)
+
+_CHECKPOINT = "checkpoint"
+Make = Callable[[Mapping[str, Any]], FairConfig]
+
+
+def tune(
+    model: str | None = None,
+    dataset: str | None = None,
+    space: str | Path | None = None,
+    trials: int = 50,
+    minimize: Sequence[str] = (),
+    maximize: Sequence[str] = (),
+    subject_to: Sequence[str] = (),
+    sampler: str = "tpe",
+    pruner: str = "median",
+    warmup: int = 5,
+    storage: str | None = None,
+    output: str | Path | None = None,
+    config_file_list: Sequence[str | Path] = (),
+    config_dict: Mapping[str, Any] | None = None,
+) -> TuningDocument:
+    """Search for the best settings of a model on validation.
+
+    Keys that apply at scoring time are searched on one trained model, whose users are encoded once. Others train: a
+    post-hoc method is fitted again on the base that an earlier trial left, any other model is trained anew. The
+    defaults are tried first where they lie in the space. Test is evaluated once, for what was chosen.
+
+    Args:
+        model: the model's name.
+        dataset: the data set's name.
+        space: file of the space, yaml or RecBole's ``.hyper``; the one that comes with the model if None.
+        trials: how many trials the search has in the end, those of earlier calls and other processes among them.
+        minimize: metrics to make small, such as ``GiniIndex@10``.
+        maximize: metrics to make large. Without either: ``valid_metric``. Several objectives give a Pareto front.
+        subject_to: bounds on validation, such as ``NDCG@10 >= 0.95*base``. ``base`` is the plain model of a post-hoc
+            method or re-ranker, else the first trial.
+        sampler: ``tpe``, ``gp``, ``nsga2`` or ``random``.
+        pruner: ``median``, ``hyperband`` or ``none``: ends trainings that fall behind, by the validation score of each
+            epoch; only where that score is the one objective.
+        warmup: epochs before which no training is ended.
+        storage: file of Optuna's journal, or url of a database; ``OUTPUT/journal.log`` if None. Several processes, on
+            several machines, may share it.
+        output: folder of what is written; ``results/tune-MODEL-DATASET`` if None.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings of all trials.
+
+    Returns:
+        Trials, the chosen ones with their test metrics, importance of the keys, and what names the search. Also
+        written: ``tune.json``, ``trials.csv``, ``chosen.yaml`` (which ``run -c`` takes), ``history.png`` and ``.svg``.
+
+    Raises:
+        FairError: for a space, a setting or a metric that is not allowed, or when no trial has a result.
+    """
+    _check_choice("sampler", sampler, SAMPLERS)
+    _check_choice("pruner", pruner, PRUNERS)
+    if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 1_000_000:
+        raise FairError(f"trials={trials!r} is not allowed: it must be a whole number from 1 to 1000000.")
+    given = dict(config_dict or {})
+    refuse(given, FILE_KEYS, "is for run and evaluate; a search writes files of its own")
+    config = FairConfig(model, dataset, config_file_list, given)
+    objective = Objective.of(minimize, maximize, subject_to, config["valid_metric"])
+    given = with_metrics(plain_config(config), given, objective.wanted)
+    dimensions = _space(space, config)
+    folder = Path(output) if output is not None else Path("results", f"tune-{config['model']}-{config['dataset']}")
+
+    def make(settings: Mapping[str, Any]) -> FairConfig:
+        changes = {**given, **settings, "checkpoint_dir": str(folder / "checkpoints")}
+        return FairConfig(model, dataset, config_file_list, changes)
+
+    config = make({})
+    for key in dimensions:
+        if key in given:
+            raise FairError(f"{key}={given[key]!r} has no effect: its values are those of the space.")
+    prunes = pruner != "none" and objective.metrics == (config["valid_metric"].lower(),)
+    depends_on = [settings_of_numbers(plain_config(config)), repr(dimensions), objective.metrics, objective.bounds]
+    folder.mkdir(parents=True, exist_ok=True)
+    study = open_study(
+        storage or str(folder / "journal.log"),
+        f"{config['model']}-{config['dataset']}-{digest_of([*depends_on, versions()])[:12]}",
+        objective,
+        make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup),
+    )
+    init_logger(config)
+    search = Search(objective, dimensions, study)
+    search.start_with({key: config[key] for key in dimensions})
+    resumed = len(search.trials)
+    with _trials(config, make, search) as measured:
+        run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, _told)
+    chosen = search.best()
+    if not chosen:
+        reasons = [trial.reason for trial in search.trials if trial.reason]
+        raise FairError(f"No trial has a result{': ' + reasons[0] if reasons else ''}")
+    tested = [measured.test(trial) for trial in chosen]
+    result = _document(config, search, chosen, tested, resumed)
+    _write(result, folder, {**_user_settings(config), **chosen[0].settings})
+    for line in tuning_lines(result, int(config["metric_decimal_place"] or 4)):
+        logger.info(line)
+    logger.info("Written: tune.json, trials.csv, chosen.yaml, history.png, .svg in %s", folder)
+    return result
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise FairError(f"{name}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
+
+
+def _space(path: str | Path | None, config: FairConfig) -> Space:
+    """The space of a search, checked against the model's keys."""
+    layers = layers_of(config.model_class, config["model"])
+    names = [config["reranker"]] if config["reranker"] else [Path(layer).stem for layer in reversed(layers)]
+    file = path if path is not None else shipped_space(names)
+    if file is None:
+        raise FairError(f"{names[0]} comes with no search space: give one by --space=space.yaml.")
+    reranker = get_reranker(config["reranker"]) if config["reranker"] else None
+    keys = {} if reranker is None else {name: reranker.limits.get(field) for field, name in reranker.keys().items()}
+    space = read_space(file)
+    check_space(space, config.model_class, list(config.final_config_dict), {k: v for k, v in keys.items() if v})
+    return space
+
+
+# -- how trials are measured -------------------------------------------------------------------------------------
+
+
+class _Scored:
+    """Trials of scoring-time keys: the model is there once, users are encoded once."""
+
+    cached = True
+
+    def __init__(self, trainer: FairTrainerMixin, loaders: Mapping[str, Any], config: FairConfig, file: str) -> None:
+        self._trainer, self._loaders, self._config, self._file = trainer, loaders, config, file
+        self._sweeper = self._on("valid")
+        self.base: Mapping[str, float] | None = None
+
+    def _on(self, split: str) -> Sweeper:
+        return Sweeper(self._trainer, {split: self._loaders[split]}, self._config["reranker"])
+
+    def __enter__(self) -> _Scored:
+        """Begin to remember what the trials share."""
+        self._sweeper.__enter__()
+        self.base = self._sweeper.base()["valid"]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Forget it."""
+        self._sweeper.__exit__(kind, error, at)
+
+    def measure(self, settings: Mapping[str, Any], report: Report | None) -> Measured:
+        """Metrics on validation under some settings."""
+        self._sweeper.check([dict(settings)])
+        return self._sweeper.measure(dict(settings))["valid"], self._file
+
+    def test(self, trial: Trial) -> dict[str, float]:
+        """Metrics on test under a trial's settings."""
+        with self._on("test") as sweeper:
+            return sweeper.measure(trial.settings)["test"]
+
+
+class _Trained:
+    """Trials that train: a model anew, or an intervention on a base that is found where an earlier trial left it."""
+
+    cached = False
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self.base: Mapping[str, float] | None = None
+
+    def measure(self, settings: Mapping[str, Any], report: Report | None) -> Measured:
+        """Train, and give the metrics on validation of what is kept."""
+        trainer, (train, valid, _) = new_trainer(self._make(settings))
+        if valid is None:
+            raise FairError("eval_args leave no validation part; a search chooses on validation.")
+        trainer.fit(train, valid, verbose=False, saved=True, show_progress=False, callback_fn=report)
+        trainer.load_best()
+        results = trainer.evaluate_variants(valid)
+        if self.base is None:
+            self.base = dict(results[trainer.contract.base_variant].metrics)
+        return dict(results[trainer.final_variant].metrics), str(trainer.saved_model_file)
+
+    def test(self, trial: Trial) -> dict[str, float]:
+        """Metrics on test of the model that a trial left."""
+        assert trial.checkpoint is not None
+        content = load_checkpoint(trial.checkpoint)
+        config = config_of(content, {"data_path": self._make({}).to_plain()["data_path"]})
+        trainer, loaders = load_trainer(config, content, trial.checkpoint)
+        if loaders[2] is None:
+            return {}
+        final = trainer.final_variant
+        return dict(trainer.evaluate_variants(loaders[2], names=[final])[final].metrics)
+
+
+@contextmanager
+def _trials(config: FairConfig, make: Make, search: Search) -> Iterator[_Scored | _Trained]:
+    """What measures a space: by scoring one model where all keys apply then, else by training."""
+    scored = keys_of("strength", "evaluation")
+    of_scoring = [
+        key
+        for key in search.space
+        if key.startswith(RERANKER_PREFIX) or key in scored or scope_of(key, config.model_class) == "strength"
+    ]
+    if len(of_scoring) < len(search.space):
+        lists = [key for key in search.space if key.startswith(RERANKER_PREFIX)]
+        if lists:
+            raise FairError(f"space: {lists[0]} is searched on a trained model; search keys of training on their own.")
+        yield _Trained(make)
+        return
+    with _Scored(*_trained_once(config, search)) as made:
+        yield made
+
+
+def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin, dict[str, Any], FairConfig, str]:
+    """The model whose scores are searched: the one that an earlier call of the search left, or a new one."""
+    file = search.study.user_attrs.get(_CHECKPOINT)
+    loaders: Sequence[Any]
+    if file is not None and Path(file).is_file():
+        trainer, loaders = load_trainer(config, load_checkpoint(file), file)
+    else:
+        trainer, loaders = new_trainer(config)
+        trainer.fit(loaders[0], loaders[1], saved=True)
+        trainer.load_best()
+        file = str(trainer.saved_model_file)
+        search.study.set_user_attr(_CHECKPOINT, file)
+    splits = {"valid": loaders[1], "test": loaders[2]}
+    if None in splits.values():
+        raise FairError("A search chooses on validation and reports test: use eval_args with both.")
+    return trainer, splits, config, file
+
+
+# -- what is told and written ------------------------------------------------------------------------------------
+
+
+def _told(trial: Trial) -> None:
+    ending = trial.state if trial.metrics is None else "misses its bounds" if trial.violation else "done"
+    reason = f": {trial.reason}" if trial.reason else ""
+    logger.info("Trial %d %s (%s)%s", trial.number, ending, setting_text(trial.settings), reason)
+
+
+def _user_settings(config: FairConfig) -> dict[str, Any]:
+    """What the user set, under which the chosen settings were found."""
+    left_out = {"checkpoint_dir", "data_path", "show_progress", "state"}
+    named = {"model": config["model"], "dataset": config["dataset"]}
+    return named | {key: value for key, value in config.user_settings.items() if key not in left_out}
+
+
+def _importance(search: Search) -> dict[str, float]:
+    """How much each key accounts for the first objective (Optuna's fANOVA); empty where it cannot be said."""
+    import optuna
+
+    complete = [trial for trial in search.trials if trial.state == "complete"]
+    if len(complete) < 4 or len(search.space) < 2:
+        return {}
+    try:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(
+            search.study, evaluator=evaluator, target=lambda trial: trial.values[0]
+        )
+    except (ValueError, RuntimeError) as error:  # all trials alike
+        logger.debug("No importance: %s", error)
+        return {}
+    return {key: float(value) for key, value in found.items()}
+
+
+def _document(
+    config: FairConfig, search: Search, chosen: Sequence[Trial], tested: Sequence[Mapping[str, float]], resumed: int
+) -> TuningDocument:
+    notes = []
+    if chosen[0].violation:
+        notes.append("No trial keeps the bounds: those that miss them least are shown.")
+    rows = [_row(trial) for trial in search.trials]
+    return TuningDocument(
+        model=config["model"],
+        reranker=config["reranker"],
+        dataset=config["dataset"],
+        seed=config["seed"],
+        objectives=[
+            {"metric": name, "bigger": bigger}
+            for name, bigger in zip(search.objective.metrics, search.objective.bigger, strict=True)
+        ],
+        subject_to=[
+            {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
+            for text, bound in zip(search.objective.bounds, search.bounds, strict=True)
+        ],
+        space={key: repr(dimension) for key, dimension in search.space.items()},
+        base={"valid": dict(search.base)},
+        trials=rows,
+        chosen=[
+            {**_row(trial), **{f"test {name}": value for name, value in test.items()}}
+            for trial, test in zip(chosen, tested, strict=True)
+        ],
+        importance=_importance(search),
+        resumed=resumed,
+        config=config.differences(),
+        notes=notes,
+        versions=versions(),
+    )
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    metrics = {f"valid {name}": value for name, value in (trial.metrics or {}).items()}
+    kept = None if trial.metrics is None else trial.violation == 0
+    about = {"trial": trial.number, "state": trial.state, "reason": trial.reason, "keeps bounds": kept}
+    return {**about, **trial.settings, **metrics}
+
+
+def _write(result: TuningDocument, folder: Path, settings: Mapping[str, Any]) -> None:
+    write_document(folder / "tune.json", result)
+    write_table(pd.DataFrame(list(result.trials)), folder / "trials.csv")
+    with atomic_file(folder / "chosen.yaml", mode="w", encoding="utf-8") as file:
+        file.write("# Found on validation; run -c takes this file.\n")
+        yaml.safe_dump(dict(settings), file, sort_keys=False)
+    save_figure(history_figure(result), str(folder / "history"))

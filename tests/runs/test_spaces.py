@@ -1,0 +1,104 @@
+"""Search spaces in yaml and in RecBole's form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from recbole_fair.errors import FairError
+from recbole_fair.model.popsteer.sequential import PopSteerSequential
+from recbole_fair.runs.spaces import Choice, Numbers, check_space, dimension_of, read_space
+
+# RecBole's own examples: hyper.test, and the forms of its documentation and of its benchmark's ranges.
+RECBOLE = """learning_rate loguniform -8,0
+embedding_size choice [64,96 , 128]
+train_batch_size choice [512,1024,2048]
+mlp_hidden_size choice ['[64,64,64]','[128,128]']
+dropout_prob uniform 0,0.5
+n_layers choice [1,2,3,4]
+step quniform 0,2,0.5
+
+hidden_act choice ['relu','tanh']
+reg choice [1e-05,1e-04]
+"""
+
+
+def test_recboles_form(tmp_path: Path):
+    (tmp_path / "model.hyper").write_text(RECBOLE)
+    space = read_space(tmp_path / "model.hyper")
+    assert space["learning_rate"] == Numbers(math.exp(-8), 1.0, log=True)
+    assert space["embedding_size"] == Choice((64, 96, 128))
+    assert space["mlp_hidden_size"] == Choice(([64, 64, 64], [128, 128]))
+    assert space["dropout_prob"] == Numbers(0.0, 0.5)
+    assert space["step"] == Numbers(0.0, 2.0, step=0.5)
+    assert space["hidden_act"] == Choice(("relu", "tanh"))
+    assert space["reg"] == Choice((1e-5, 1e-4))
+
+
+def test_the_same_draws_as_recboles_hyperopt_would_allow():
+    """The ends of loguniform are natural exponents, as in hyperopt: exp(uniform(low, high))."""
+    space = Numbers(math.exp(-8), math.exp(0), log=True)
+    assert space.holds(math.exp(-4))
+    assert not space.holds(-4)
+
+
+def test_yaml(tmp_path: Path):
+    (tmp_path / "space.yaml").write_text(
+        "alpha_pop: {low: 0, high: 5.0}\nsae_k: {low: 8, high: 64, log: true}\nsteps: {low: 0, high: 10, step: 5}\n"
+        "steer_sigma: [group, pooled]\nkeep_reconstruction_error: [true, false]\n"
+    )
+    space = read_space(tmp_path / "space.yaml")
+    assert space["alpha_pop"] == Numbers(0, 5.0)
+    assert space["sae_k"] == Numbers(8, 64, log=True, whole=True)
+    assert space["steps"] == Numbers(0, 10, step=5, whole=True)
+    assert [space["steps"].holds(v) for v in (0, 5, 10, 3, 15)] == [True, True, True, False, False]
+    assert space["steer_sigma"] == Choice(("group", "pooled"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("x choice 3", "is not a list"),
+        ("x choice __import__('os').system('true')", "is not a list"),
+        ("x uniform 0", "needs 2 numbers"),
+        ("x uniform 0,inf", "needs 2 numbers"),
+        ("x uniform 1,0", "low must be below high"),
+        ("x unifrom 0,1", "did you mean 'uniform'"),
+        ("x loguniform 0,1000", "exponents of e"),
+        ("x", "write a key"),
+        ("x choice [1]\nx choice [2]", "is given twice"),
+        ("", "holds no search space"),
+    ],
+)
+def test_bad_lines_are_a_sentence(tmp_path: Path, line: str, says: str):
+    (tmp_path / "x.hyper").write_text(line + "\n")
+    with pytest.raises(FairError, match=says):
+        read_space(tmp_path / "x.hyper")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (3, "needs a list of choices"),
+        ([], "needs a list of choices"),
+        ({"low": 1}, "needs a list of choices"),
+        ({"low": 1, "high": 2, "logs": True}, "did you mean 'log'"),
+        ({"low": 0, "high": 2, "log": True}, "a low above 0"),
+        ({"low": 0, "high": "x"}, "finite numbers"),
+        ({"low": 0, "high": 2, "step": 0}, "a step above 0"),
+    ],
+)
+def test_bad_yaml_is_a_sentence(value: object, says: str):
+    with pytest.raises(FairError, match=says):
+        dimension_of("key", value, "space.yaml")
+
+
+def test_values_have_to_be_allowed_for_their_keys():
+    known = ["alpha_pop", "sae_k"]
+    check_space({"alpha_pop": Numbers(0, 5)}, PopSteerSequential, known, {})
+    with pytest.raises(FairError, match="alpha_pop=-1 is not allowed: it must be a number at least 0"):
+        check_space({"alpha_pop": Numbers(-1, 5)}, PopSteerSequential, known, {})
+    with pytest.raises(FairError, match="alpha_pup is not a known key; did you mean 'alpha_pop'"):
+        check_space({"alpha_pup": Numbers(0, 5)}, PopSteerSequential, known, {})
