@@ -21,6 +21,7 @@ import click
 
 from recbole_fair import __version__
 from recbole_fair.commands.data import audit_command, convert_command
+from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.commands.tuning import tune_command
 from recbole_fair.config.layers import find_config_file, read_yaml
@@ -69,17 +70,6 @@ _EXPLAIN_EXAMPLES = """\b
 Examples:
   explain saved/PopSteerSASRec-checkpoint.pth
   explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
-"""
-_RECOMMEND_EXAMPLES = """\b
-Examples:
-  recommend saved/SASRec.pth --history "1193 661 914"
-  recommend saved/PopSteerSASRec.pth --histories users.csv -k 20 --output=recs.parquet --alpha_pop=3
-  recommend saved/BPR.pth --users "196 186"
-"""
-_IMPORT_EXAMPLES = """\b
-Examples:
-  import saved/SASRec-Jan-01-2023_10-00-00.pth
-  import old.pth --output=new.pth --data_path=data
 """
 _REPORT_EXAMPLES = """\b
 Examples:
@@ -299,47 +289,6 @@ def explain(
         _interrupted(None)
 
 
-@cli.command(context_settings=_SETTINGS, epilog=_RECOMMEND_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
-@click.option("--history", multiple=True, help="Items of one user, oldest first, in the data's own ids: '1193 661'.")
-@click.option("--histories", help="File of histories (csv, parquet, jsonl) with user, item and, if there is, time.")
-@click.option("--users", help="Names of users, for models that know users by name: '196 186'.")
-@click.option("-k", "--k", type=int, default=10, show_default=True, help="Length of the lists.")
-@click.option("--include-seen", is_flag=True, help="Also recommend what a user has had already.")
-@click.option("--exclude", help="Items that nobody shall get: '1 2 3'.")
-@click.option("--allowed", help="The only items that anybody may get: '1 2 3'.")
-@click.option("--output", help="File of the lists: .csv, .parquet or .jsonl.  [default: shown]")
-@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--STRENGTH=VALUE]...")
-def recommend(path: str, settings: tuple[str, ...], **options: Any) -> None:
-    """Recommend from a checkpoint alone, without its data: to given histories, or to users by name.
-
-    Settings are strengths of a steered model, such as --alpha_pop=3.
-    """
-    from recbole_fair.runs.recommending import Request, recommend_from
-
-    for line in recommend_from(path, Request(**options), read_settings(settings)):
-        click.echo(line)
-
-
-@cli.command("import", context_settings=_SETTINGS, epilog=_IMPORT_EXAMPLES)
-@click.argument("path", metavar="OLD_CHECKPOINT", callback=_first)
-@click.option("--output", help="The new checkpoint.  [default: saved/OLD_CHECKPOINT-imported.pth]")
-@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
-def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> None:
-    """Take over a checkpoint of plain RecBole (1.0 to 1.2.1) without running anything in it.
-
-    Weights and settings go into a safe checkpoint. Where the data are there, the validation score is computed again
-    and shown beside the one in the file.
-    """
-    config_dict = read_settings(settings)
-    try:
-        from recbole_fair.quick_start import import_checkpoint
-
-        import_checkpoint(path, output, config_dict)
-    except KeyboardInterrupt:
-        _interrupted(None)
-
-
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_REPORT_EXAMPLES)
 @click.argument("paths", nargs=-1, metavar="FILE_OR_FOLDER...")
 @click.option("--output", help="The HTML file.  [default: FOLDER/report.html, or beside the first FILE]")
@@ -452,7 +401,8 @@ def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
     sys.exit(_EXIT_INTERRUPTED)
 
 
-for _command in (audit_command, convert_command, tune_command):
+_SERVING = (import_command, recommend_command, export_command, save_command)
+for _command in (audit_command, convert_command, tune_command, *_SERVING):
     cli.add_command(_command)
 
 

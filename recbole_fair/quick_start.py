@@ -33,7 +33,15 @@ from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
-from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_model, load_trainer, new_trainer
+from recbole_fair.runs.loading import (
+    FILE_KEYS,
+    check_changes,
+    config_of,
+    config_on_base,
+    load_model,
+    load_trainer,
+    new_trainer,
+)
 from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
@@ -45,11 +53,13 @@ __all__ = [
     "compare",
     "evaluate_checkpoint",
     "explain_checkpoint",
+    "export_checkpoint",
     "frontier_checkpoint",
     "import_checkpoint",
     "load_data_and_model",
     "objective_function",
     "run_recbole_fair",
+    "save_served",
     "sweep_checkpoint",
     "tune",
 ]
@@ -58,9 +68,11 @@ if TYPE_CHECKING:
     from recbole_fair.runs.audit import audit
     from recbole_fair.runs.compare import compare
     from recbole_fair.runs.explain import explain_checkpoint
+    from recbole_fair.runs.exporting import export_checkpoint
     from recbole_fair.runs.frontier import frontier_checkpoint
     from recbole_fair.runs.importing import import_checkpoint
     from recbole_fair.runs.recommender import Recommender
+    from recbole_fair.runs.served import save_served
     from recbole_fair.runs.sweep import sweep_checkpoint
     from recbole_fair.runs.tune import tune
 
@@ -71,8 +83,10 @@ _STUDIES = {
     "audit": "recbole_fair.runs.audit",
     "compare": "recbole_fair.runs.compare",
     "explain_checkpoint": "recbole_fair.runs.explain",
+    "export_checkpoint": "recbole_fair.runs.exporting",
     "import_checkpoint": "recbole_fair.runs.importing",
     "Recommender": "recbole_fair.runs.recommender",
+    "save_served": "recbole_fair.runs.served",
     "frontier_checkpoint": "recbole_fair.runs.frontier",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
     "tune": "recbole_fair.runs.tune",
@@ -113,7 +127,7 @@ def run_recbole_fair(
         FairError: for anything that the user can mend.
     """
     stages = Stages()
-    config = FairConfig(model, dataset, config_file_list, config_dict)
+    config = config_on_base(model, dataset, config_file_list, config_dict)
     _check_files(config, *map(find_config_file, config_file_list or ()))
     reranker = make_reranker(config)
     init_logger(config)

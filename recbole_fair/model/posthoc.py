@@ -7,7 +7,7 @@ and it is scored as it is or through the intervention (:meth:`PostHocModel.use_v
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -155,6 +155,22 @@ class PostHocModel(FairModel, AbstractRecommender):
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` user representations under a variant other than the base."""
         raise NotImplementedError
+
+    def frozen(self, variant: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        """Users' representations as a function that can be exported: nothing in it depends on values of tensors.
+
+        Args:
+            variant: one of :attr:`variants`, under the strengths in use.
+
+        Returns:
+            From the columns of a batch to ``[B, d]``, as :meth:`represent_users`.
+
+        Raises:
+            FairError: if the variant cannot be said in this way.
+        """
+        if variant == "base":
+            return lambda batch: self.base.represent_users(batch)
+        return lambda batch: self.edit(self.base.represent_users(batch), variant)
 
     def freeze_base(self) -> None:
         """No gradients and evaluation mode for the base from now on."""

@@ -49,6 +49,7 @@ class ScoreAdjuster(ReRanker):
     Attributes:
         pool: Best items of each user that biases and exponents are found with.
         learns: Whether there is anything to learn on other users first.
+        per_user: Whether users have exponents of their own.
         learn_on: Whose lists biases are learnt on: ``valid``, the validation users (their labels are not looked at),
             or ``own``, the very users whose lists are made.
     """
@@ -56,6 +57,7 @@ class ScoreAdjuster(ReRanker):
     builds_in_order = True
     pool_limits: ClassVar[dict[str, Key]] = {"pool": Key("int", low=1)}
     learns: ClassVar[bool] = False
+    per_user: ClassVar[bool] = False
     learn_on: ClassVar[str] = "own"
 
     pool: int

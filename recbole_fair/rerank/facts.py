@@ -28,6 +28,7 @@ class Facts:
         masks_seen: Whether the candidates leave out what the user has seen.
         deviation: How much the item's mean score varies between models trained with other seeds ``[n_items]``.
         known_groups: Item groups by column, as far as they were read.
+        population: Mean log popularity of all interactions, where ``histories`` are not everybody's.
     """
 
     popularity: Popularity
@@ -37,6 +38,7 @@ class Facts:
     masks_seen: bool = False
     deviation: Tensor | None = None
     known_groups: dict[str, ItemGroups] = field(default_factory=dict)
+    population: float | None = None
 
     @property
     def n_items(self) -> int:
@@ -136,6 +138,7 @@ class Facts:
         of_items = log_pop[rows.items]
         everybody = log_pop[self.histories.items]
         mean = float(everybody.mean()) if len(everybody) else float("nan")
+        mean = mean if self.population is None else self.population
         lengths = rows.lengths
         if match == "mean":
             center = np.bincount(rows.users, of_items, minlength=len(ids)) / np.maximum(lengths, 1)

@@ -26,6 +26,7 @@ class LorenzTilt(TiltSettings, LorenzSettings, ScoreAdjuster):
     """
 
     learns: ClassVar[bool] = True
+    per_user: ClassVar[bool] = True
     limits: ClassVar[dict[str, Key]] = {**ScoreAdjuster.pool_limits, **LORENZ_LIMITS, **TILT_LIMITS}
 
     @property

@@ -81,6 +81,7 @@ class Tilt(TiltSettings, ScoreAdjuster):
             items are taken.
     """
 
+    per_user: ClassVar[bool] = True
     limits: ClassVar[dict[str, Key]] = {**ScoreAdjuster.pool_limits, **TILT_LIMITS}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,42 @@ from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config, restore_model
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 FILE_KEYS = keys_of("file")
+
+
+def config_on_base(
+    model: str | type[Any] | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any] | None,
+) -> FairConfig:
+    """The configuration of a run; what the checkpoint ``base_model_file`` was trained with holds for it as well.
+
+    Sizes of the base, its filters and its split stand in its checkpoint: only what shall differ has to be said again.
+
+    Args:
+        model: as in :class:`~recbole_fair.config.fair_config.FairConfig`.
+        dataset: likewise.
+        config_file_list: likewise; goes before the base's settings.
+        config_dict: likewise.
+    """
+    config = FairConfig(model, dataset, config_file_list, config_dict)
+    file = config["base_model_file"]
+    if file is None:
+        return config
+    base = open_checkpoint(file)["user_settings"]
+    taken = {
+        key: value
+        for key, value in base.items()
+        if key not in config.user_settings and scope_of(key) in ("training", "protocol")
+    }
+    if not taken:
+        return config
+    return FairConfig(model, dataset, config_file_list, {**taken, **(config_dict or {})})
 
 
 def new_trainer(config: FairConfig, split_seed: int | None = None) -> tuple[Any, tuple[Any, Any, Any]]:

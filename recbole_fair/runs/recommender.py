@@ -31,6 +31,7 @@ from recbole_fair.model.contract import contract_of
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.runs.histories import write_lists
 from recbole_fair.runs.loading import config_of, new_model
+from recbole_fair.runs.served import ServedAdjuster, served_adjuster
 
 Token = str | int
 #: Changes scores ``[B, n_items]`` of users with these histories before the lists.
@@ -73,6 +74,13 @@ class Recommendations:
     def __len__(self) -> int:
         return len(self.users)
 
+    def place(self, index: IntArray, scores: Tensor) -> None:
+        """Make the lists of some users out of scores ``[B, n_items]``, -inf for what may not be shown."""
+        values, items = scores.topk(self.ids.shape[1], dim=1)
+        where = torch.from_numpy(index)
+        self.ids[where] = items.masked_fill(values == -torch.inf, 0).cpu()
+        self.scores[where] = values.float().cpu()
+
     def to_frame(self) -> pd.DataFrame:
         """A row a recommended item: user, item, rank (from 1), score and, where there are titles, title."""
         ids = self.ids.numpy()
@@ -110,8 +118,10 @@ class Recommender:
         item_ids: the data's own ids by inner id, the padding's first.
         titles: readable names of the items by inner id, or None.
         popularity: long ``[n_items]`` training interactions.
-        item_bias: ``[n_items]`` added to the scores of everybody, or None.
-        adjustments: further changes of the scores, in order, before lists are made.
+        item_bias: ``[n_items]`` added to the scores of everybody, or None: a learnt one (Lorenz) stands here.
+        adjustments: further changes of the scores, in order, once what may not be shown is -inf.
+        served: a score adjuster of the settings (Tilt) that is more than an item bias, or None.
+        notes: sentences that belong to every answer.
     """
 
     def __init__(self, model: AbstractRecommender, config: FairConfig, dataset: StoredDataset) -> None:
@@ -122,6 +132,9 @@ class Recommender:
         self.popularity: Tensor = data["counts"]
         self.item_bias: Tensor | None = None
         self.adjustments: list[Adjustment] = []
+        self.served: ServedAdjuster | None = None
+        self.notes: list[str] = []
+        self.user_ids: list[str] = list(data["users"])
         self._item_index = pd.Index(self.item_ids, dtype=object)
         self._item_numbers = {token: number for number, token in enumerate(self.item_ids)}
         self._user_numbers = {token: number for number, token in enumerate(data["users"])}
@@ -129,7 +142,7 @@ class Recommender:
         self._user_numbers.pop(data["users"][0])
         self._seen = _seen_rows(data["interactions"], len(data["users"]))
         self.sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        self._window = int(config["MAX_ITEM_LIST_LENGTH"] or 0)
+        self.window = int(config["MAX_ITEM_LIST_LENGTH"] or 0)
 
     @classmethod
     def load(
@@ -167,7 +180,16 @@ class Recommender:
                 f"{config['model']} cannot be built from {path} alone: it reads more of its data than a checkpoint "
                 f"carries ({error})."
             ) from error
-        return cls(net, config, dataset)
+        made = cls(net, config, dataset)
+        made.served, made.notes = served_adjuster(config, content)
+        if made.served is not None and made.served.item_bias is not None:
+            made.item_bias, made.served = made.served.item_bias, None
+        return made
+
+    @property
+    def adjuster_per_user(self) -> str | None:
+        """Name of the adjuster that changes each user's scores in a way of their own, if one is in use."""
+        return None if self.served is None else type(self.served.adjuster).__name__
 
     # -- recommending --------------------------------------------------------------------------------------------
 
@@ -216,18 +238,17 @@ class Recommender:
         found.scores = torch.zeros((n, k))
         known = self._can_score(rows, numbers)
         order = np.flatnonzero(known)
-        order = order[np.argsort(np.minimum(rows.lengths[order], self._window), kind="stable")]
+        order = order[np.argsort(np.minimum(rows.lengths[order], self.window), kind="stable")]
         device = self.config["device"]
         size = batch_size or (_CPU_ROWS if device.type == "cpu" else _GPU_ROWS)
-        with self._scoring(strengths, variant):
+        with self.scoring(strengths, variant):
             for begin in range(0, len(order), size):
                 index = order[begin : begin + size]
                 part = rows.take(index)
                 scores = self._scores(part, numbers[index])
-                items, values = self._best(scores, part, numbers[index], k, exclude_seen, blocked)
-                where = torch.from_numpy(index)
-                found.ids[where], found.scores[where] = items, values
-        self._give_popular(np.flatnonzero(~known), rows, numbers, k, exclude_seen, blocked, found)
+                scores = self._masked(scores, part, numbers[index], exclude_seen, blocked)
+                found.place(index, self._adjusted(scores, part, numbers[index], k))
+        self._give_popular(np.flatnonzero(~known), rows, numbers, exclude_seen, blocked, found)
         return found
 
     def _read(
@@ -242,12 +263,13 @@ class Recommender:
         given = [[] for _ in users or ()] if histories is None else [_as_list(row) for row in histories]
         if users is not None and len(users) != len(given):
             raise FairError(f"{len(users)} users for {len(given)} histories: give as many of one as of the other.")
-        rows, unknown_items = self._numbered(given)
+        rows, unknown_items = self.numbered(given)
         names = [str(user) for user in users] if users is not None else [str(row) for row in range(len(given))]
         numbers = np.zeros(len(names), dtype=np.int64)
         if users is not None:
             numbers = np.fromiter((self._user_numbers.get(name, 0) for name in names), np.int64, len(names))
         found = Recommendations(names, torch.empty(0), torch.empty(0), self.item_ids, self.titles)
+        found.notes += self.notes
         found.unknown_items = unknown_items
         if unknown_items:
             found.notes.append(f"{unknown_items} items of histories are not known to the model and were skipped.")
@@ -259,7 +281,7 @@ class Recommender:
             found.notes.append(f"{found.unknown_users} users are not known to the model.")
         return names, rows, numbers, found
 
-    def _numbered(self, given: Sequence[Sequence[Token]]) -> tuple[Rows, int]:
+    def numbered(self, given: Sequence[Sequence[Token]]) -> tuple[Rows, int]:
         """Histories in inner ids, without the items that are not known, and how many these were."""
         lengths = np.fromiter(map(len, given), dtype=np.int64, count=len(given))
         flat = list(chain.from_iterable(given))
@@ -276,17 +298,18 @@ class Recommender:
         return Rows(np.concatenate([[0], lengths.cumsum()]), items), unknown
 
     @property
-    def _base(self) -> AbstractRecommender:
+    def base(self) -> AbstractRecommender:
+        """The model without what stands on it."""
         return self.model.base if isinstance(self.model, PostHocModel) else self.model
 
     @property
-    def _folds_in(self) -> bool:
+    def folds_in(self) -> bool:
         """Whether a general model reads a user's row of items, so that a new row will do."""
-        return isinstance(self._base, AutoEncoderMixin) and not isinstance(self._base, CDAE)
+        return isinstance(self.base, AutoEncoderMixin) and not isinstance(self.base, CDAE)
 
     @property
     def _knows_users_by_name(self) -> bool:
-        return not self.sequential and not self._folds_in
+        return not self.sequential and not self.folds_in
 
     def _can_score(self, rows: Rows, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """Which users the model can say something about."""
@@ -299,7 +322,7 @@ class Recommender:
     # -- scores --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _scoring(self, strengths: Mapping[str, Any] | None, variant: str | None) -> Iterator[None]:
+    def scoring(self, strengths: Mapping[str, Any] | None, variant: str | None) -> Iterator[None]:
         """The model under some strengths and in a variant."""
         model = contract_of(self.model)
         before = model.strengths
@@ -315,26 +338,22 @@ class Recommender:
             yield
 
     def _scores(self, rows: Rows, numbers: IntArray) -> Tensor:
-        """``[B, n_items]`` scores, with the item bias and the adjustments."""
+        """``[B, n_items]`` scores of the model."""
         if self.sequential:
             scores = self._score_sequences(rows, numbers)
-        elif self._folds_in:
+        elif self.folds_in:
             scores = self._score_rows(rows, numbers)
         else:
             scores = self._full_sort({self.config["USER_ID_FIELD"]: torch.from_numpy(numbers)}, len(numbers))
-        if self.item_bias is not None:
-            scores = scores + self.item_bias.to(scores)
-        for adjust in self.adjustments:
-            scores = adjust(scores, rows)
         return scores
 
     def _score_sequences(self, rows: Rows, numbers: IntArray) -> Tensor:
-        base: Any = self._base
+        base: Any = self.base
         index = np.arange(len(numbers))
-        last = rows.take(index, self._window)
+        last = rows.take(index, self.window)
         # Only models that are known to give the same for any padding may be shown less than the whole window.
         narrow = isinstance(base, Split) and base.any_width
-        width = max(int(last.lengths.max()), 1) if narrow else self._window
+        width = max(int(last.lengths.max()), 1) if narrow else self.window
         columns = {
             base.USER_ID: torch.from_numpy(numbers),
             base.ITEM_SEQ: last.padded(width),
@@ -344,7 +363,7 @@ class Recommender:
 
     def _score_rows(self, rows: Rows, numbers: IntArray) -> Tensor:
         """Scores of an autoencoder for new rows of items; known users without one get their own."""
-        base: Any = self._base
+        base: Any = self.base
         own = (rows.lengths == 0) & (numbers > 0)
         held = [self._seen_of(int(numbers[r]), "train") if own[r] else rows.row(r) for r in range(len(numbers))]
         filled = Rows.of([np.unique(row).tolist() for row in held])
@@ -383,19 +402,30 @@ class Recommender:
 
     # -- lists ---------------------------------------------------------------------------------------------------
 
-    def _best(
-        self, scores: Tensor, rows: Rows, numbers: IntArray, k: int, exclude_seen: bool, blocked: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Items and scores ``[B, k]`` of what may be shown."""
-        scores = scores.clone() if scores.stride(0) == 0 else scores
+    def _masked(self, scores: Tensor, rows: Rows, numbers: IntArray, exclude_seen: bool, blocked: Tensor) -> Tensor:
+        """Scores ``[B, n_items]`` with -inf for what may not be shown; changed in place."""
         scores[:, blocked.nonzero().squeeze(1).to(scores.device)] = -torch.inf
         if exclude_seen:
             row = np.repeat(np.arange(len(numbers)), rows.lengths)
             scores[torch.from_numpy(row), torch.from_numpy(rows.items)] = -torch.inf
             for where in np.flatnonzero(numbers):
                 scores[int(where), torch.from_numpy(self._seen_of(int(numbers[where])))] = -torch.inf
-        values, items = scores.topk(k, dim=1)
-        return items.masked_fill(values == -torch.inf, 0).cpu(), values.cpu()
+        return scores
+
+    def _adjusted(self, scores: Tensor, rows: Rows, numbers: IntArray, k: int) -> Tensor:
+        """Masked scores ``[B, n_items]`` as the adjustments want them."""
+        if self.item_bias is not None:
+            scores = scores + self.item_bias.to(scores.device)
+        for adjust in self.adjustments:
+            scores = adjust(scores, rows)
+        return scores if self.served is None else self.served(scores, self._pasts(rows, numbers), k)
+
+    def _pasts(self, rows: Rows, numbers: IntArray) -> Rows:
+        """Histories: those given, and of known users without one those of training."""
+        if self.sequential or not np.any((rows.lengths == 0) & (numbers > 0)):
+            return rows
+        pasts = [rows.row(r) if rows.lengths[r] else self._seen_of(int(n), "train") for r, n in enumerate(numbers)]
+        return Rows.of([past.tolist() for past in pasts])
 
     def _blocked(self, exclude: Iterable[Token], allowed: Iterable[Token] | None) -> Tensor:
         """Bool ``[n_items]`` what nobody may get."""
@@ -427,7 +457,6 @@ class Recommender:
         index: IntArray,
         rows: Rows,
         numbers: IntArray,
-        k: int,
         exclude_seen: bool,
         blocked: Tensor,
         found: Recommendations,
@@ -436,11 +465,8 @@ class Recommender:
         found.popular = len(index)
         if not len(index):
             return
-        scores = self.popularity.float().expand(len(index), -1)
-        where = torch.from_numpy(index)
-        found.ids[where], found.scores[where] = self._best(
-            scores, rows.take(index), numbers[index], k, exclude_seen, blocked
-        )
+        scores = self.popularity.float().repeat(len(index), 1)
+        found.place(index, self._masked(scores, rows.take(index), numbers[index], exclude_seen, blocked))
         why = "unknown users" if self._knows_users_by_name else "without a known item in their history"
         found.notes.append(
             f"{len(index)} users ({why}) got the most popular items; their scores are numbers of interactions."

@@ -69,9 +69,9 @@ def test_commands_take_the_old_file_and_say_so(foreign, here, caplog):
 def test_an_old_file_is_steered(foreign, here):
     sizes = {"synthetic_users": 60, "synthetic_length": 5, "sae_epochs": 1, "sae_scale": 2, "sae_k": 4, "topk": [5]}
     file = foreign["SASRec"][1]
-    own = open_checkpoint(file)["user_settings"]
-    settings = {**own, **here, **sizes, "base_model_file": str(file)}
+    settings = {**here, **sizes, "base_model_file": str(file)}
     result = run_recbole_fair("PopSteerSASRec", "small", config_dict=settings)
+    assert result["base"]["source"] == "base_model_file"
     base = evaluate_checkpoint(file, here)
     assert result["base_test_result"]["ndcg@5"] == pytest.approx(base["test_result"]["ndcg@5"], abs=1e-12)
 

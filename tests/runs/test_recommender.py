@@ -10,7 +10,13 @@ from click.testing import CliRunner
 
 from recbole_fair.cli import cli
 from recbole_fair.errors import FairError
-from recbole_fair.quick_start import Recommender, evaluate_checkpoint, load_data_and_model, run_recbole_fair
+from recbole_fair.quick_start import (
+    Recommender,
+    evaluate_checkpoint,
+    load_data_and_model,
+    run_recbole_fair,
+    save_served,
+)
 
 STEERING = {"synthetic_users": 60, "synthetic_length": 5, "sae_epochs": 1, "sae_scale": 2, "sae_k": 4}
 GENERAL = ["BPR", "LightGCN", "MultiVAE", "PopSteerBPR", "EASE", "ItemKNN", "FM", "MultVAE", "ILEBPR"]
@@ -171,7 +177,7 @@ def test_a_bias_and_adjustments_plug_in(trained, in_tmp):
 
     def turn(scores, rows):
         assert rows.lengths.tolist() == [2]
-        return -scores
+        return torch.where(scores.isinf(), scores, -scores)
 
     straight = rec.recommend([["i1", "i2"]], k=40).items[0]
     rec.adjustments.append(turn)
@@ -209,3 +215,34 @@ def test_what_a_checkpoint_carries(trained):
     assert content["data"]["titles"][1].startswith("Title")
     assert content["data"]["interactions"] == {}
     assert set(torch.load(trained("BPR"), weights_only=True)["data"]["interactions"]) == {"train", "valid"}
+
+
+@pytest.mark.parametrize("reranker", ["Lorenz", "Tilt", "LorenzTilt"])
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+def test_adjusted_lists_are_those_of_evaluate(reranker, model, trained, in_tmp):
+    file = trained(model)
+    settings = {"reranker": reranker, "metric_history": "train_valid" if model == "SASRec" else "train"}
+    if "Lorenz" in reranker:
+        settings |= {"reranker_lambda": 20.0}
+        with pytest.raises(FairError, match="learns its biases on validation users"):
+            Recommender.load(file, settings)
+    if "Tilt" in reranker:
+        settings |= {"reranker_strength": 0.7}
+    save_served(file, "served.pth", {**settings, "show_progress": False})
+    expected = lists_of("served.pth")
+    rec = Recommender.load("served.pth")
+    if model == "SASRec":
+        found = rec.recommend(histories_of(file), k=5, exclude_seen=False)
+    else:
+        found = rec.recommend(users=list(expected), k=5)
+    by_user = dict(zip(found.users, found.items, strict=True))
+    assert {user: by_user[user] for user in expected} == expected
+    plain = lists_of(file, reranker=None)
+    assert plain != expected
+
+
+def test_other_rerankers_are_named_in_a_note(trained, in_tmp):
+    rec = Recommender.load(trained("SASRec"), {"reranker": "IPR"})
+    assert rec.recommend([["i1"]]).notes == [
+        "reranker=IPR orders the lists of an evaluation together; these lists are the model's own."
+    ]

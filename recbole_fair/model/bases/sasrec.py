@@ -28,6 +28,16 @@ from recbole_fair.model.bases.loss import chunked_cross_entropy
 from recbole_fair.model.bases.split import Split
 
 
+def columns_needed(item_seq: Tensor, lengths: Tensor) -> int:
+    """Columns of ``item_seq`` ``[B, L]`` that a batch with these lengths ``[B]`` needs; no row needs more.
+
+    A graph that is exported has no sizes that depend on its inputs: there all columns are needed.
+    """
+    if torch.compiler.is_compiling():
+        return item_seq.shape[1]
+    return max(int(lengths.max()), 1) if len(lengths) else 1
+
+
 class SASRec(Split, RecBoleSASRec):
     """Self-attentive sequential recommendation with split scoring.
 
@@ -140,8 +150,7 @@ class SASRec(Split, RecBoleSASRec):
     def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` representations of the users' last positions (RecBole's ``seq_output``)."""
         item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        # No row needs columns beyond the longest sequence of the batch.
-        width = max(int(lengths.max()), 1) if len(lengths) else 1
+        width = columns_needed(item_seq, lengths)
         return self.encode(item_seq[:, :width], (lengths - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
 
     def item_representations(self) -> Tensor:

@@ -102,7 +102,7 @@ class BERT4RecSplit(TransformerSplit):
 
     def reconstruct_test_data(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """``[B, L]`` sequences with the first item dropped and the mask token after the last one."""
-        longer = torch.cat([item_seq, item_seq.new_zeros(len(item_seq), 1)], dim=1)
+        longer = torch.cat([item_seq, torch.zeros_like(item_seq[:, :1])], dim=1)
         masked: Tensor = longer.scatter(1, item_seq_len.unsqueeze(1), self.mask_token)
         return masked[:, 1:]
 

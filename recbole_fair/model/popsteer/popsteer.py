@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.data.reading.titles import item_titles
+from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.popsteer.keys import POPSTEER_KEYS
@@ -317,6 +318,36 @@ class PopSteer(PostHocModel):
             # Written so that without a shift the difference is exactly 0 and the base comes back bit by bit.
             return users + (steered - self.sae(users).reconstruction)
         return steered
+
+    def frozen(self, variant: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        """See :class:`PostHocModel`: the shift of the neurons is a constant.
+
+        Raises:
+            FairError: under ``steer_mode: noise``, which is drawn anew each time.
+        """
+        if variant == "base":
+            return super().frozen(variant)
+        if variant == "steered" and self.steer_mode == "noise":
+            raise FairError("steer_mode='noise' is drawn when scores are made; export another steer_mode.")
+        if variant == "steered" and self.steer_mode == "dense":
+            towards = self.edit(torch.zeros_like(self.mean_popular, dtype=self.sae.W_enc.dtype).unsqueeze(0), variant)
+            return lambda batch: self.base.represent_users(batch) + towards
+        shift = self.steering_shift() if variant == "steered" else torch.zeros_like(self.sae.b_enc)
+
+        def reconstruct(users: Tensor, offset: Tensor) -> Tensor:
+            pre = (users - self.sae.b_dec) @ self.sae.W_enc.t() + offset
+            values, indices = pre.topk(self.sae.k, dim=1)
+            chosen = torch.nn.functional.embedding(indices, self.sae.W_dec)
+            return (values.relu().unsqueeze(2) * chosen).sum(1) + self.sae.b_dec
+
+        def represent(batch: Mapping[str, Tensor]) -> Tensor:
+            users = self.base.represent_users(batch)
+            steered = reconstruct(users, self.sae.b_enc + shift)
+            if variant == "steered" and self.keep_reconstruction_error:
+                return users + (steered - reconstruct(users, self.sae.b_enc))
+            return steered
+
+        return represent
 
     def _decode_noisy(self, users: Tensor) -> Tensor:
         if self._noise is None:

@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.linear_model import Lasso, LassoCV, LogisticRegression
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.model_selection import KFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.quantiles import calibration_shares
 from recbole_fair.errors import FairError
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -179,3 +183,19 @@ def _fit_lasso(x: FloatArray, y: FloatArray, regularization: float | str, seed: 
     intercept = float(lasso.intercept_ - scaler.mean_ @ coefficients)
     alpha = lasso.alpha_ if regularization == "cv" else lasso.alpha
     return BiasEstimator(coefficients, intercept, float(alpha), np.nan, np.nan, len(x))
+
+
+def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:
+    """How much more popular than a user's history the user's list is, at the median (SPREE Eq. 4).
+
+    Args:
+        counts: popularity of each item id, long ``[n_items]``.
+        lists: ``[U, K]`` item ids, 0 = no item.
+        histories: row ``r`` is the history of list ``r``.
+
+    Returns:
+        float64 ``[U]``: the share of the history that is at most as popular as the list's lower median, less 0.5.
+        Positive: the list is the more popular one. NaN without a list or a history.
+    """
+    indptr, items = torch.from_numpy(histories.indptr), torch.from_numpy(histories.items)
+    return calibration_shares(counts.cpu(), lists, indptr, items, [lists.shape[1]], [0.5])[:, 0, 0] - 0.5

@@ -27,9 +27,8 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_by_quantile
 from recbole_fair.data.facts.profiles import check_profile_length
-from recbole_fair.data.facts.quantiles import calibration_shares
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.sasrec import SASRec
+from recbole_fair.model.bases.sasrec import SASRec, columns_needed
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.contract import user_columns
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
@@ -42,6 +41,7 @@ from recbole_fair.model.spree.probe import (
     Site,
     choose_site,
     fit_bias_estimator,
+    median_bias,
     parse_sites,
     probe_accuracy,
 )
@@ -123,8 +123,7 @@ class SPREE(PostHocModel):
             return users
         # RecBole's own pass; ours, which is quicker, does not call the blocks as modules.
         sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
-        width = max(int(lengths.max()), 1) if len(lengths) else 1
-        users = self.base.forward(sequences[:, :width], lengths)
+        users = self.base.forward(sequences[:, : columns_needed(sequences, lengths)], lengths)
         return users
 
     def is_output(self, site: Site) -> bool:
@@ -384,6 +383,29 @@ class SPREE(PostHocModel):
             return users + strength * self.direction
         return users + strength * self.estimate_bias(users).unsqueeze(1) * self.direction
 
+    def frozen(self, variant: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        """See :class:`PostHocModel`: site, direction and strength are constants."""
+        site, strength = Site(*self.site.tolist()), self.strength_of(variant) if variant != "base" else 0.0
+
+        def edit(x: Tensor) -> Tensor:
+            step = self.estimate_bias(x).unsqueeze(1) if variant == "adaptive" else 1.0
+            return x + strength * step * self.direction
+
+        if strength == 0 or self.is_output(site):
+            return lambda batch: edit(self.base.represent_users(batch))
+
+        def represent(batch: Mapping[str, Tensor]) -> Tensor:
+            columns = self.positions(batch, site.position)
+
+            def steered(hidden: Tensor) -> Tensor:
+                here = (torch.arange(hidden.shape[1], device=hidden.device) == columns.unsqueeze(1)).unsqueeze(2)
+                return torch.where(here, edit((hidden * here).sum(1)).unsqueeze(1), hidden)
+
+            with self._hooks({site.block: steered}):
+                return self.run_blocks(batch)
+
+        return represent
+
     @torch.no_grad()
     def represent_users(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` user representations of the variant in use; at strength 0 the base's own, bit by bit."""
@@ -458,22 +480,6 @@ class SPREE(PostHocModel):
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
-
-
-def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:
-    """How much more popular than a user's history the user's list is, at the median (SPREE Eq. 4).
-
-    Args:
-        counts: popularity of each item id, long ``[n_items]``.
-        lists: ``[U, K]`` item ids, 0 = no item.
-        histories: row ``r`` is the history of list ``r``.
-
-    Returns:
-        float64 ``[U]``: the share of the history that is at most as popular as the list's lower median, less 0.5.
-        Positive: the list is the more popular one. NaN without a list or a history.
-    """
-    indptr, items = torch.from_numpy(histories.indptr), torch.from_numpy(histories.items)
-    return calibration_shares(counts.cpu(), lists, indptr, items, [lists.shape[1]], [0.5])[:, 0, 0] - 0.5
 
 
 class SPREEGeneral(SPREE):

@@ -14,8 +14,8 @@ from recbole_fair.data.contract import EvaluationLoader, Loader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.evaluator.result import EvaluationResult
-from recbole_fair.model.spree.probe import Site
-from recbole_fair.model.spree.spree import SPREE, median_bias
+from recbole_fair.model.spree.probe import Site, median_bias
+from recbole_fair.model.spree.spree import SPREE
 from recbole_fair.report.documents import DossierDocument, SitesDocument, rows_of
 from recbole_fair.report.dossiers import site_entries, site_lines
 from recbole_fair.report.neuron_figures import site_figures

@@ -19,8 +19,15 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.popularity import select_by_quantile
 from recbole_fair.errors import FairError
 from recbole_fair.model.bases.sasrec import SASRec
-from recbole_fair.model.spree.probe import Site, choose_site, fit_bias_estimator, parse_sites, probe_accuracy
-from recbole_fair.model.spree.spree import SPREE, median_bias
+from recbole_fair.model.spree.probe import (
+    Site,
+    choose_site,
+    fit_bias_estimator,
+    median_bias,
+    parse_sites,
+    probe_accuracy,
+)
+from recbole_fair.model.spree.spree import SPREE
 from recbole_fair.report.tables import intervention_tables
 
 N_USERS, N_ITEMS, D, WINDOW, K = 200, 61, 8, 12, 10
