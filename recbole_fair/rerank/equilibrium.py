@@ -107,7 +107,8 @@ class Equilibrium:
         exposure: float64 ``[n]``, the exposure under these biases.
         residual: Mean of ``|-lambda dW/dc - b|``, weighted by dues, in units of scores.
         largest_residual: The largest of these.
-        welfare: W by round, the first without biases.
+        objective: Sum of scores plus lambda W by round, the first without biases.
+        welfare: W by round.
         residuals: The residual by round.
         rounds: Rounds that were made.
     """
@@ -116,6 +117,7 @@ class Equilibrium:
     exposure: Tensor
     residual: float
     largest_residual: float
+    objective: list[float] = field(default_factory=list)
     welfare: list[float] = field(default_factory=list)
     residuals: list[float] = field(default_factory=list)
     rounds: int = 0
@@ -127,13 +129,14 @@ class Equilibrium:
             "residual": self.residual,
             "largest_residual": self.largest_residual,
             "largest_bias": float(self.bias.max()),
+            "objective": self.objective,
             "welfare": self.welfare,
             "residuals": self.residuals,
         }
 
 
 def find_equilibrium(
-    expose: Callable[[Tensor], Tensor],
+    expose: Callable[[Tensor], tuple[Tensor, float]],
     welfare: Welfare,
     due: Tensor,
     strength: float,
@@ -145,10 +148,11 @@ def find_equilibrium(
     ``damped``: the bias moves .3 of the way to what it should be under its own lists; whenever that leads further away
     (the lists swing), the step shrinks by a quarter. ``frank_wolfe``: the exposure, not the bias, is averaged, round t
     with the weight ``2 / (t + 2)``: it needs half the rounds, but a smooth welfare, which ``gini`` is not. Of all
-    rounds the biases with the smallest residual are kept. Nothing is drawn at random.
+    rounds the biases are kept whose lists have the largest sum of scores plus lambda W. Nothing is drawn at random.
 
     Args:
-        expose: Exposure ``[n]`` of the lists under biases ``[n]``.
+        expose: Exposure ``[n]`` of the lists under biases ``[n]``, and the sum of these lists' scores; NaN where lists
+            follow something else as well, and the last round is the one to keep.
         welfare: The welfare W.
         due: What each is due ``[n]``, above 0.
         strength: lambda, from 0.
@@ -161,10 +165,10 @@ def find_equilibrium(
     step = step or ("damped" if welfare.kind == "gini" else "frank_wolfe")
     rounds = rounds or ROUNDS[step]
     bias = torch.zeros_like(due, dtype=torch.double)
-    exposure = expose(bias)
+    exposure, scores = expose(bias)
     average, rate = exposure.clone(), RATE
     wanted = welfare.bias(exposure, due, strength)
-    found = [_state(bias, exposure, wanted, welfare, due)]
+    found = [_state(bias, exposure, wanted, scores, strength, welfare, due)]
     best, made = found[0], 0
     while made < rounds and found[-1].residual > 0:
         made += 1
@@ -177,23 +181,27 @@ def find_equilibrium(
             if made > 1:
                 average += 2 / (made + 1) * (exposure - average)
             bias = welfare.bias(average, due, strength)
-        exposure = expose(bias)
+        exposure, scores = expose(bias)
         wanted = welfare.bias(exposure, due, strength)
-        found.append(_state(bias, exposure, wanted, welfare, due))
-        if found[-1].residual < best.residual:
+        found.append(_state(bias, exposure, wanted, scores, strength, welfare, due))
+        if not found[-1].objective[0] <= best.objective[0]:
             best = found[-1]
     return Equilibrium(
         best.bias,
         best.exposure,
         best.residual,
         best.largest_residual,
+        [one.objective[0] for one in found],
         [one.welfare[0] for one in found],
         [one.residual for one in found],
         made,
     )
 
 
-def _state(bias: Tensor, exposure: Tensor, wanted: Tensor, welfare: Welfare, due: Tensor) -> Equilibrium:
+def _state(
+    bias: Tensor, exposure: Tensor, wanted: Tensor, scores: float, strength: float, welfare: Welfare, due: Tensor
+) -> Equilibrium:
+    value = welfare.value(exposure, due)
     gap = (wanted - bias).abs()
     mean = float(due @ gap / due.sum())
-    return Equilibrium(bias, exposure, mean, float(gap.max()), [welfare.value(exposure, due)])
+    return Equilibrium(bias, exposure, mean, float(gap.max()), [scores + strength * value], [value])

@@ -108,9 +108,9 @@ def learn_biases(
         whole[kept] = bias
         return whole if weights is None else weights @ whole
 
-    def expose(bias: Tensor) -> Tensor:
-        found = pool.exposure(spread_out(bias))
-        return (found if weights is None else weights.T @ found)[kept]
+    def expose(bias: Tensor) -> tuple[Tensor, float]:
+        found, scores = pool.exposure(spread_out(bias))
+        return (found if weights is None else weights.T @ found)[kept], scores
 
     welfare = Welfare(settings.welfare, settings.alpha, settings.sharpness)
     step = None if settings.step == "auto" else settings.step
@@ -163,16 +163,23 @@ class _Pool:
         self._slopes: dict[int, Tensor | None] = {}
         self._log_pop = facts.popularity.log_counts
 
-    def _values(self, rows: slice, bias: Tensor) -> Tensor:
+    def _scores(self, rows: slice) -> Tensor:
         scores = self._learning.scores[rows]
         if self._standard:
             assert self._learning.spread is not None
             scores = scores / self._learning.spread[rows].unsqueeze(1)
+        return scores
+
+    def _values(self, rows: slice, bias: Tensor) -> Tensor:
+        scores = self._scores(rows)
         return scores - bias.to(scores.dtype)[self._learning.items[rows]]
 
-    def exposure(self, bias: Tensor) -> Tensor:
-        """Exposure of each item id, float64 ``[n_items]``."""
-        found = torch.zeros(self._facts.n_items, dtype=torch.double)
+    def exposure(self, bias: Tensor) -> tuple[Tensor, float]:
+        """Exposure of each item id, float64 ``[n_items]``, and the sum of the lists' scores, discounted alike.
+
+        Lists that follow exponents of popularity too do not maximise that sum, which is then NaN.
+        """
+        found, total = torch.zeros(self._facts.n_items, dtype=torch.double), 0.0
         k = len(self._discount)
         for number, rows in enumerate(row_blocks(*self._learning.items.shape)):
             items, values = self._learning.items[rows], self._values(rows, bias)
@@ -186,10 +193,12 @@ class _Pool:
             best = values.topk(min(k, values.shape[1]), dim=1, sorted=bool(self._discount[-1] != 1)).indices
             listed = items.gather(1, best)
             weight = self._discount[: listed.shape[1]].expand(listed.shape)
+            own = self._scores(rows).gather(1, best).double()
+            total += float((own.masked_fill(listed == 0, 0.0) * weight).sum())
             found += torch.bincount(listed.reshape(-1), weight.reshape(-1), minlength=len(found))
         found[0] = 0
         self._rounds += 1
-        return found
+        return found, total if self._find is None else float("nan")
 
     def certain(self, bias: Tensor) -> float:
         """Share of users whose list no item outside the pool could enter, popularity exponents left aside."""

@@ -251,9 +251,9 @@ def test_swings_are_damped() -> None:
     """Two items and one place: whoever has the larger bias loses everything."""
     due = torch.tensor([50.0, 50.0], dtype=torch.double)
 
-    def expose(bias: torch.Tensor) -> torch.Tensor:
+    def expose(bias: torch.Tensor) -> tuple[torch.Tensor, float]:
         first = float(bias[0] <= bias[1])
-        return torch.tensor([100 * first, 100 - 100 * first], dtype=torch.double)
+        return torch.tensor([100 * first, 100 - 100 * first], dtype=torch.double), 0.0
 
     found = find_equilibrium(expose, Welfare("entropy"), due, 1.0, 200, "damped")
     assert float(found.bias.max()) < 0.5 * math.log(3)
