@@ -45,6 +45,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "any-base.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # They are trained in stages, the first of which alone is measured here.
 STAGES = {"RaCT": "actor_pretrain", "S3Rec": "pretrain"}
+# Hidden layers as wide as the vectors of the others.
+WIDTHS = dict.fromkeys(("MultiVAE", "MultiDAE", "RaCT"), {"mlp_hidden_size": [64]})
 FEATURES = {"selected_features": ["class"], "item_attribute": "class"}
 
 
@@ -60,6 +62,7 @@ def settings_of(base: str) -> dict[str, Any]:
     if base in STAGES:
         own["train_stage"] = STAGES[base]
     kind = SEQUENTIAL if str(known["MODEL_TYPE"]).endswith("SEQUENTIAL") else SLOW if base == "DGCF" else GENERAL
+    own |= WIDTHS.get(base, {})
     return {**SETTINGS, **kind, **own, "load_col": columns, "base": base}
 
 
