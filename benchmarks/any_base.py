@@ -46,7 +46,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # They are trained in stages, the first of which alone is measured here.
 STAGES = {"RaCT": "actor_pretrain", "S3Rec": "pretrain"}
 # Hidden layers as wide as the vectors of the others.
-WIDTHS = dict.fromkeys(("MultiVAE", "MultiDAE", "RaCT"), {"mlp_hidden_size": [64]})
+WIDTHS = {name: {"mlp_hidden_size": [64]} for name in ("MultiVAE", "MultiDAE", "RaCT")}
 FEATURES = {"selected_features": ["class"], "item_attribute": "class"}
 
 
