@@ -4,7 +4,7 @@
 
 Files are made on the spot in a temporary folder: user ids with leading zeros, skewed items, ratings, ISO dates with a
 time zone. Each conversion runs in a process of its own, whose peak resident memory is reported with that of a process
-that has only imported the converter.
+that has only imported the converter. Linux only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,51 +21,58 @@ import pandas as pd
 
 _CHUNK = 500_000
 _CONVERT = """
-import json, resource, sys, time
+import json, sys, time
 from recbole_fair.data.tables.conversion import Request, convert
-idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak():  # getrusage would give that of the process that started this one, too
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+
+
+idle = peak()
 start, cpu = time.perf_counter(), time.process_time()
 written = convert(Request(sys.argv[1], sys.argv[2]))[0].written
 found = {"rows": written, "seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu,
-         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "idle_mb": idle / 1024}
+         "peak_mb": peak(), "idle_mb": idle}
 print(json.dumps(found))
 """
 
 
-def chunks(rows: int) -> Iterator[pd.DataFrame]:
-    """Interactions in pieces."""
+def chunk(rows: int) -> pd.DataFrame:
+    """Interactions at random."""
     rng = np.random.default_rng(0)
-    for start in range(0, rows, _CHUNK):
-        n = min(_CHUNK, rows - start)
-        instants = pd.to_datetime(rng.integers(1_200_000_000, 1_600_000_000, n), unit="s")
-        yield pd.DataFrame({
-            "userId": [f"{user:07d}" for user in rng.integers(0, 200_000, n)],
-            "movieId": (rng.pareto(1, n) * 200).astype(np.int64) % 50_000,
-            "rating": rng.integers(1, 6, n),
-            "date": instants.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        })  # fmt: skip
+    instants = pd.to_datetime(rng.integers(1_200_000_000, 1_600_000_000, rows), unit="s")
+    return pd.DataFrame({
+        "userId": [f"{user:07d}" for user in rng.integers(0, 200_000, rows)],
+        "movieId": (rng.pareto(1, rows) * 200).astype(np.int64) % 50_000,
+        "rating": rng.integers(1, 6, rows),
+        "date": instants.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    })  # fmt: skip
 
 
 def write(path: Path, rows: int) -> None:
-    """Make the file."""
+    """Make the file: the same rows over and over, which the converter does not know."""
+    one = chunk(min(rows, _CHUNK))
+    times, rest = divmod(rows, _CHUNK)
+    parts = [one] * times + ([one[:rest]] if rest else [])
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        writer = None
-        for chunk in chunks(rows):
-            table = pa.Table.from_pandas(chunk, preserve_index=False)
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
+        with pq.ParquetWriter(path, pa.Schema.from_pandas(one, preserve_index=False)) as writer:
+            for part in parts:
+                writer.write_table(pa.Table.from_pandas(part, preserve_index=False))
         return
+    texts: dict[int, str] = {}
     with path.open("w", encoding="utf-8") as file:
-        for number, chunk in enumerate(chunks(rows)):
-            if path.suffix == ".csv":
-                chunk.to_csv(file, index=False, header=number == 0)
-            else:
-                chunk.to_json(file, orient="records", lines=True)
+        if path.suffix == ".csv":
+            file.write(",".join(one.columns) + "\n")
+        for part in parts:
+            if len(part) not in texts:
+                as_csv = path.suffix == ".csv"
+                text = part.to_csv(header=False, index=False) if as_csv else part.to_json(orient="records", lines=True)
+                texts[len(part)] = str(text)
+            file.write(texts[len(part)])
 
 
 def main() -> None:

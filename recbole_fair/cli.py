@@ -21,6 +21,7 @@ import click
 
 from recbole_fair import __version__
 from recbole_fair.commands.data import audit_command, convert_command
+from recbole_fair.commands.listings import LISTINGS
 from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.commands.tuning import tune_command
@@ -104,8 +105,10 @@ class _DefaultToRun(click.Group):
     """A group in which options without a command mean ``run``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``run`` in front when the first word is an option of a run."""
-        if args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
+        """Put ``run`` in front when the first word is an option of a run, and ``keys`` for ``--help KEY``."""
+        if len(args) == 2 and args[0] in ("-h", "--help"):  # --help KEY explains a key
+            args = ["keys", args[1]]
+        elif args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -402,7 +405,7 @@ def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
 
 
 _SERVING = (import_command, recommend_command, export_command, save_command)
-for _command in (audit_command, convert_command, tune_command, *_SERVING):
+for _command in (audit_command, convert_command, tune_command, *_SERVING, *LISTINGS):
     cli.add_command(_command)
 
 

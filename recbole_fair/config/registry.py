@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
+import importlib.machinery
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +93,20 @@ def rerankers() -> dict[str, str]:
 
 
 @functools.cache
+def recbole_folder() -> Path | None:
+    """Where RecBole is installed, found without importing it; None where it is not."""
+    # Not importlib.util.find_spec: that also asks the finder that mends RecBole, which imports SciPy for it.
+    spec = importlib.machinery.PathFinder.find_spec("recbole")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+@functools.cache
 def recbole_models() -> tuple[str, ...]:
     """Names of RecBole's own models, sorted; found from its properties files without importing any model."""
-    spec = importlib.util.find_spec("recbole")
-    if spec is None or spec.origin is None:
+    root = recbole_folder()
+    if root is None:
         return ()
-    folder = Path(spec.origin).parent / "properties" / "model"
+    folder = root / "properties" / "model"
     names = {path.stem for path in folder.glob("*.yaml")} - set(_RECBOLE_YAML_ONLY)
     return tuple(sorted(names | set(_RECBOLE_WITHOUT_YAML)))
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
-
-from recbole.utils import InputType
+from typing import TYPE_CHECKING, Any
 
 from recbole_fair.config.contract import Settings
+
+if TYPE_CHECKING:
+    from recbole.utils import InputType
 
 
 def _never(config: Settings) -> bool:

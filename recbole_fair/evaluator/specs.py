@@ -183,11 +183,11 @@ _HISTORY_NOTE = (
 )
 
 
-def _segment_ndcg(name: str, segment: int) -> MetricSpec:
+def _segment_ndcg(name: str, formula: str, segment: int) -> MetricSpec:
     label = name[4:].lower()
     return MetricSpec(
         name,
-        f"NDCG@k with the {label} held-out items alone as relevant, mean over users who have one",
+        formula,
         f"Target filter: the label belongs to the held-out item, not to the user. {_SEGMENT_NOTE}",
         0,
         1,
@@ -219,9 +219,13 @@ SPECS: tuple[MetricSpec, ...] = (
         )
         for name, formula, fn in _RANKING
     ),
-    _segment_ndcg("NDCGHead", HEAD),
-    _segment_ndcg("NDCGMid", MID),
-    _segment_ndcg("NDCGTail", TAIL),
+    _segment_ndcg(
+        "NDCGHead", "NDCG@k with the head held-out items alone as relevant, mean over users who have one", HEAD
+    ),
+    _segment_ndcg("NDCGMid", "NDCG@k with the mid held-out items alone as relevant, mean over users who have one", MID),
+    _segment_ndcg(
+        "NDCGTail", "NDCG@k with the tail held-out items alone as relevant, mean over users who have one", TAIL
+    ),
     MetricSpec(
         "ItemCoverage",
         "share of catalogue items in at least coverage_min_count lists",

@@ -53,10 +53,11 @@ _N_ITEMS = 5
 
 
 class PopSteer(PostHocModel):
-    """Everything of PopSteer that does not depend on the base model.
+    """Steering of popularity neurons, which a sparse autoencoder finds in a base model.
 
-    :meth:`on` gives the class for a base model. Its two kinds, sequential and general, say where vectors come from:
-    :meth:`collect_vectors` (what the autoencoder is trained on) and :meth:`profiles` (users of one side).
+    Here stands everything that does not depend on the base model; :meth:`on` gives the class for one. Its two kinds,
+    sequential and general, say where vectors come from: :meth:`collect_vectors` (what the autoencoder is trained on)
+    and :meth:`profiles` (users of one side).
 
     Attributes:
         rows_at_once: users that the base represents at a time, on a CPU and elsewhere.

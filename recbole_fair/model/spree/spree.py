@@ -55,10 +55,10 @@ Hook = Callable[[Tensor], "Tensor | None"]
 
 
 class SPREE(PostHocModel):
-    """SPREE on a base model; :meth:`on` gives the class for one.
+    """Steering of activations that moves every user towards the own taste for popular items.
 
-    On a base with a stack of transformer blocks the site is a block and a position. On any other there is one site, the
-    user's own vector.
+    :meth:`on` gives the class for a base model. On a base with a stack of transformer blocks the site is a block and a
+    position. On any other there is one site, the user's own vector.
 
     The variant ``adaptive`` is Eq. 5, ``x + lambda f(x) v``, and ``vanilla`` Eq. 3, ``x + lambda v``.
     ``spree_adaptive`` says which of the two the run is about and ``spree_strength`` is; the other one is shown at
