@@ -14,7 +14,7 @@ import torch
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.facts.stored import StoredDataset
-from recbole_fair.runs.loading import new_model
+from recbole_fair.runs.building import new_model
 from recbole_fair.runs.recommender import Recommender
 
 N_ITEMS, N_USERS = 3706, 6040

@@ -31,6 +31,19 @@ class FairLoader(yaml.SafeLoader):
     RecBole changes ``yaml.FullLoader`` for the whole process to the first end; this is a class of our own.
     """
 
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node; what nests too deeply is not read to its end."""
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            said = f"it nests lists or mappings deeper than any setting does ({MOST_DEPTH})"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A dictionary, in which no key may stand twice."""
         if isinstance(node, yaml.MappingNode):
@@ -43,14 +56,17 @@ class FairLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """The safe loader's, without dates: ``2020-01-02`` is text, as on the command line."""
-    dates = "tag:yaml.org,2002:timestamp"
-    of_base: Mapping[str, Sequence[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
-    return {first: [pair for pair in pairs if pair[0] != dates] for first, pairs in of_base.items()}
+def _date(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    """``2020-01-02`` is text, as on the command line; ``2020-13-45`` is neither a date nor what somebody meant."""
+    try:
+        loader.construct_yaml_timestamp(node)
+    except ValueError as error:
+        said = f"{node.value} is no date ({error}); put it into quotes if it is text"
+        raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from error
+    return str(node.value)
 
 
-FairLoader.yaml_implicit_resolvers = _resolvers()
+FairLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 FairLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(

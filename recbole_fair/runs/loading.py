@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +10,19 @@ from recbole.evaluator import metric_types
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_fair.config.catalogue import check_values, keys_of, own_keys, scope_of
+from recbole_fair.config.catalogue import check_values, keys_of, scope_of
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.imports import refuse_stored
 from recbole_fair.config.keys import metric_parts
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS
 from recbole_fair.config.registry import get_model, get_trainer
 from recbole_fair.config.rerankers import drop_old_settings
-from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config, restore_model
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.runs.building import new_model
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -97,57 +94,6 @@ def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixi
     return trainer_class(config, net)
 
 
-def new_model(config: FairConfig, dataset: DataSet) -> Any:
-    """An untrained model; RecBole's later stages of training take the weights of the stage before.
-
-    Raises:
-        FairError: if these cannot be read or do not fit.
-    """
-    stage, path = config["train_stage"], config["pre_model_path"]
-    try:
-        with _mended_log():
-            return config.model_class(config, dataset).to(config["device"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        if stage not in ("critic_pretrain", "finetune"):
-            given = _settings_of_the_model(config)
-            if not given or isinstance(error, FairError) or not isinstance(error, (TypeError, ValueError)):
-                raise
-            raise FairError(f"{config['model']} cannot be built with {given}: {error}.") from error
-        reason = "it does not hold plain weights"
-        if isinstance(error, OSError):
-            reason = str(error.strerror)
-        elif isinstance(error, RuntimeError):
-            reason = str(error).splitlines()[-1].strip()
-        raise FairError(
-            f"pre_model_path={path!r} cannot be used for train_stage={stage} ({reason}); give the checkpoint that the "
-            "stage before wrote under the same settings."
-        ) from error
-
-
-def _settings_of_the_model(config: FairConfig) -> str:
-    """What the user set of a model's own settings, ``key=value`` joined by commas."""
-    general = {key for kind in ("General", "Training", "Evaluation", "Dataset") for key in config.parameters[kind]}
-    own = {key: value for key, value in config.user_settings.items() if key not in general and key not in own_keys()}
-    return ", ".join(f"{key}={value!r}" for key, value in own.items())
-
-
-@contextmanager
-def _mended_log() -> Iterator[None]:
-    """RaCT hands its logger a value without a place for it, which ends in a traceback on the terminal."""
-
-    def mend(record: logging.LogRecord) -> bool:
-        if record.args and "%" not in str(record.msg):
-            record.msg, record.args = " ".join(map(str, (record.msg, *record.args))), None
-        return True
-
-    root = logging.getLogger()
-    root.addFilter(mend)
-    try:
-        yield
-    finally:
-        root.removeFilter(mend)
-
-
 def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
     """The model of a checkpoint's content, in evaluation mode, with its three loaders.
 
@@ -167,7 +113,7 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
             f"The data under data_path={config['data_path']} are not those that {model_file} was trained on; "
             "use the same files, filters and eval_args."
         )
-    net = new_model(config, loaders[0]._dataset)
+    net = new_model(config, loaders[0]._dataset, content["state_dict"])
     restore_model(net, content, model_file)
     net.eval()
     return net, *loaders

@@ -29,8 +29,9 @@ from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.contract import contract_of
 from recbole_fair.model.posthoc import PostHocModel
+from recbole_fair.runs.building import new_model
 from recbole_fair.runs.histories import write_lists
-from recbole_fair.runs.loading import config_of, new_model
+from recbole_fair.runs.loading import config_of
 from recbole_fair.runs.served import ServedAdjuster, served_adjuster
 
 Token = str | int
@@ -171,7 +172,7 @@ class Recommender:
         config = config_of(content, config_dict, model)
         try:
             dataset = StoredDataset(config, data)
-            net = new_model(config, dataset)
+            net = new_model(config, dataset, content["state_dict"])
             restore_model(net, content, path)
         except FairError:
             raise

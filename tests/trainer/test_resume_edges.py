@@ -295,17 +295,15 @@ def test_pretraining_is_resumed_and_no_other_stage_goes_on_from_it(run: Run, mon
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (None, "No such file"),
-        (lambda path: torch.save({"config": Path}, path), "plain weights"),
+        (None, "is not a file, and RaCT with train_stage='finetune'"),
+        (lambda path: torch.save({"config": Path}, path), "cannot be used for train_stage=finetune .*plain weights"),
         (lambda path: torch.save({"state_dict": {}}, path), "Missing key"),
     ],
 )
 def test_a_stage_without_the_one_before_is_one_sentence(run: Run, write: Any, reason: str) -> None:
     if write is not None:
         write("before.pth")
-    with pytest.raises(
-        FairError, match=f"pre_model_path='before.pth' cannot be used for train_stage=finetune.*{reason}"
-    ):
+    with pytest.raises(FairError, match=f"pre_model_path='before.pth' .*{reason}"):
         run("RaCT", train_stage="finetune", pre_model_path="before.pth", mlp_hidden_size=[8], latent_dimension=4)
 
 

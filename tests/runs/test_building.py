@@ -1,0 +1,65 @@
+"""Models of RecBole that start from other weights, and what its classes refuse."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_fair.errors import FairError
+from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+
+
+def run(model: str, data: Path, **changes: Any) -> dict[str, Any]:
+    settings = {"data_path": str(data), "epochs": 1, "state": "error", "show_progress": False, "topk": [3], **changes}
+    return run_recbole_fair(model, "small", config_dict=settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "says"),
+    [
+        ("NeuMF", {"use_pretrain": True}, "mf_pretrain_path=None is not a file, and NeuMF with use_pretrain=True"),
+        ("NAIS", {"pretrain_path": "no.pth"}, "pretrain_path='no.pth' is not a file"),
+        ("ConvNCF", {"train_method": "after_pretrain"}, "pre_model_path='' is not a file, and ConvNCF"),
+        (
+            "KD_DAGFM",
+            {"phase": "distillation", "metrics": ["AUC"]},
+            "warm_up='' is not a file, and KD_DAGFM with phase",
+        ),
+        ("SASRecCPR", {"n_facet_window": 5}, "SASRecCPR cannot be built with n_facet_window=5|is not allowed"),
+        ("KGCN", {"aggregator": "self_attention"}, r"cannot be built with aggregator|\.kg"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(
+    model: str, changes: dict[str, Any], says: str, small_data: Path, in_tmp: Path
+):
+    with pytest.raises(FairError, match=says) as caught:
+        run(model, small_data, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_fused_model_may_be_gone_when_it_is_evaluated(small_data: Path, in_tmp: Path):
+    sizes = {"mf_embedding_size": 4, "mlp_embedding_size": 4, "mlp_hidden_size": [8, 4]}
+    mf = run("NeuMF", small_data, mlp_train=False, **sizes)["checkpoint"]
+    mlp = run("NeuMF", small_data, mf_train=False, **sizes)["checkpoint"]
+    Path("moved.pth").write_bytes(Path(mf).read_bytes())
+    parts = {"use_pretrain": True, "mf_pretrain_path": "moved.pth", "mlp_pretrain_path": mlp}
+    with pytest.raises(FairError, match=r"mf_pretrain_path='moved.pth', mlp_pretrain_path=.* cannot be used"):
+        run("NeuMF", small_data, **parts, **{**sizes, "mf_embedding_size": 6})
+    fused = run("NeuMF", small_data, **parts, **sizes)
+    Path("moved.pth").unlink()
+    assert evaluate_checkpoint(fused["checkpoint"])["test_result"] == fused["test_result"]
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+def test_a_pickle_is_not_run(small_data: Path, in_tmp: Path):
+    Path("trap.pth").write_bytes(pickle.dumps({"state_dict": Trap()}))
+    with pytest.raises(FairError, match=r"pretrain_path='trap.pth' cannot be used for pretrain_path"):
+        run("NAIS", small_data, pretrain_path="trap.pth")
+    assert not Path("sprung").exists()
