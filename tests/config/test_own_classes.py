@@ -186,7 +186,8 @@ def test_a_reranker(module: str):
 def test_a_trainer(module: str):
     config = FairConfig("BPR", "small", ["base.yaml"], {"trainer": f"{module}:Patient"})
     found = registry.get_trainer(config, config.model_class)
-    assert [c.__name__ for c in found.__mro__[1:3]] == ["FairTrainerMixin", "Patient"]
+    names = [c.__name__ for c in found.__mro__]
+    assert names.index("FairTrainerMixin") < names.index("Patient")
     assert run("-m", "BPR", f"--trainer={module}:Patient")["test_result"]
     with pytest.raises(FairError, match=r"trainer='PostHocTrainr' is not a known trainer; did you mean 'PostHoc"):
         run_recbole_fair("BPR", "small", ["base.yaml"], {"trainer": "PostHocTrainr"})
