@@ -184,7 +184,7 @@ def find_equilibrium(
         exposure, scores = expose(bias)
         wanted = welfare.bias(exposure, due, strength)
         found.append(_state(bias, exposure, wanted, scores, strength, welfare, due))
-        if not found[-1].objective[0] <= best.objective[0]:
+        if not found[-1].objective[0] < best.objective[0]:  # of equals the later one, which is nearer to equilibrium
             best = found[-1]
     return Equilibrium(
         best.bias,

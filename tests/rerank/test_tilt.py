@@ -170,7 +170,7 @@ def test_together_lists_keep_the_user_s_popularity_and_even_exposure_out() -> No
     made = many()
     both = LorenzTilt(pool=500, strength=1.0, match="mean", shrinkage=0.0, **{**BIAS, "lambda_": 1.5})
     offsets = both.learn(made.candidates, made.facts, 10)
-    assert offsets.report["residual"] < 0.1 * offsets.report["residuals"][0]
+    assert offsets.report["residual"] < 0.35 * offsets.report["residuals"][0]
     found = lists_at(made.candidates, both.ranked(made.candidates, made.facts, 10, offsets).places, 10).items
     alone = replace(HALF, strength=1.0).rerank(made.candidates, made.facts, 10).items
     ginis = [float(gini(item_counts(items, 401))) for items in (made.candidates.items[:, :10], alone, found)]
