@@ -44,6 +44,7 @@ _RUN_EXAMPLES = """\b
 Examples:
   run -m PopSteerSASRec -d ml-100k --result_file=out.json
   run -m PopSteerSASRec -d ml-1m --data_path=data --alpha_pop=3 --alpha_unpop=3
+  run -m PopSteer --base=GRU4Rec -d ml-100k
   run -m GRU4Rec -d ml-100k --learning_rate=1e-3 --topk="[5,10]"
   run -m PopSteerSASRec -d ml-100k --resume=saved/checkpoint.pth
   run -c "base.yaml mine.yaml" --epochs 20

@@ -121,21 +121,24 @@ class PostHocModel(FairModel, AbstractRecommender):
             FairError: naming what is missing.
         """
 
-    def check_base(self, users: Interaction) -> None:
+    def check_base(self, valid_data: EvaluationLoader) -> None:
         """See, before it is trained, that a base whose class is a user's own is the product that it says it is.
 
         Args:
-            users: a batch of users, on the device of the model.
+            valid_data: the validation loader, whose first users are scored. For other bases it is not touched: some
+                models draw random numbers for each batch.
 
         Raises:
             FairError: it is not.
         """
-        if self.needs_split and self.base.stated:
-            modes = [(module, module.training) for module in self.base.modules()]
-            self.base.eval()
-            self.base.check_sides(users)
-            for module, mode in modes:
-                module.training = mode
+        if not (self.needs_split and self.base.stated):
+            return
+        users = next(iter(valid_data))[0].to(next(self.base.parameters()).device)
+        modes = [(module, module.training) for module in self.base.modules()]
+        self.base.eval()
+        self.base.check_sides(users)
+        for module, mode in modes:
+            module.training = mode
 
     def fit_intervention(
         self, train_data: TrainingLoader, valid_data: EvaluationLoader | None, show_progress: bool = False

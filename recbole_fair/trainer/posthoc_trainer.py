@@ -66,7 +66,7 @@ class PostHocTrainer(FairTrainer):
             self.bind(train_data, valid_data, self._test_data)
         self.model.check_splits(train_data, valid_data)
         if valid_data is not None:
-            self.model.check_base(next(iter(valid_data))[0].to(self.device))
+            self.model.check_base(valid_data)
         start = time.perf_counter()
         base = self._obtain_base(train_data, valid_data, verbose, saved, show_progress, callback_fn)
         self.model.freeze_base()
