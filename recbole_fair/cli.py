@@ -310,6 +310,7 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
 @click.option("-m", "--models", multiple=True, help="Names joined by commas; the first is the reference.")
 @click.option("--rerankers", multiple=True, help="Names joined by commas; each is applied to every model.")
 @click.option("-d", "--dataset", multiple=True, callback=_once, help="Name of the data set.")
+@click.option("--lists", multiple=True, help="Lists of another system, NAME=FILE (csv, parquet, jsonl); once a system.")
 @click.option("--seeds", default="3", show_default=True, help="How many, counted up from --seed; or 1,2,3 themselves.")
 @click.option("--reference", help="System to compare with, such as 'SASRec + IPR'; or all, for all pairs.")
 @click.option("--spread", default="seeds", show_default=True, help="seeds: standard deviation; none: means alone.")
@@ -317,7 +318,9 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
 @click.option("--output", help="Folder of the comparison.  [default: results/compare-DATASET]")
 @click.option("-c", "--config_files", "--config-files", multiple=True, help="YAML files, later ones win.")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
-def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[str, ...], **options: Any) -> None:
+def compare_command(
+    seeds: str, config_files: tuple[str, ...], settings: tuple[str, ...], lists: tuple[str, ...], **options: Any
+) -> None:
     """Train and test models, alone and with re-rankers, under several seeds and one protocol.
 
     The base of post-hoc models is trained once a seed and shared. Tables with mean and spread, paired tests and
@@ -329,6 +332,7 @@ def compare_command(seeds: str, config_files: tuple[str, ...], settings: tuple[s
     try:
         from recbole_fair.quick_start import compare
 
+        options["lists"] = _read_lists(lists)
         result = compare(seeds=_read_seeds(seeds), config_file_list=files, config_dict=config_dict, **options)
     except KeyboardInterrupt:
         click.echo("Interrupted: finished cells are kept, the same command goes on.", err=True)
@@ -348,6 +352,18 @@ def _file_names(groups: Sequence[str]) -> list[str]:
             found.append("".join(words[:longest]))
             words = words[longest + 1 :]
     return [name for name in found if name]
+
+
+def _read_lists(words: Sequence[str]) -> dict[str, str]:
+    """File by name of the system; a file alone is named by itself."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        name, path = (name, path) if equals else (Path(word).stem, word)
+        if name in found:
+            raise FairError(f"lists names {name} twice.")
+        found[name] = path
+    return found
 
 
 def _read_seeds(text: str) -> int | list[int]:

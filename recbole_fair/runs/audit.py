@@ -39,7 +39,17 @@ _OWN_NOTE = "the candidates ran out"
 
 
 @dataclass(frozen=True)
-class _System:
+class System:
+    """One system's lists, measured.
+
+    Attributes:
+        name: what it is called.
+        path: file of its lists.
+        lists: the lists, and what was found in the file.
+        result: the evaluation.
+        cell: the same for tests against other systems.
+    """
+
     name: str
     path: str
     lists: Lists
@@ -103,7 +113,7 @@ def audit(
     called = _names(lists, names)
     with _reference(tables, model, dataset, lists, settings, columns or {}) as reference:
         with stages("lists and metrics"):
-            systems = _measured(reference, called, columns or {})
+            systems = measured(reference, called, columns or {})
         document = _document(reference, systems, permutations, stages)
         _write(folder_of(output, document.dataset), document, systems, reference)
     return document
@@ -154,7 +164,17 @@ def _reference(
     yield reference_of_data(model or "Pop", dataset, settings)
 
 
-def _measured(reference: Reference, systems: Mapping[str, str], columns: Mapping[str, str | None]) -> list[_System]:
+def measured(reference: Reference, systems: Mapping[str, str], columns: Mapping[str, str | None]) -> list[System]:
+    """Measure the lists of systems.
+
+    Args:
+        reference: who is evaluated, on what.
+        systems: file by name of the system.
+        columns: columns that the user named, by role.
+
+    Raises:
+        FairError: for lists that cannot be read, and metrics that need more than lists.
+    """
     config = reference.config
     _check_metrics(config, reference.has_test)
     evaluator, collector = FairEvaluator(config), FairCollector(config)
@@ -168,7 +188,7 @@ def _measured(reference: Reference, systems: Mapping[str, str], columns: Mapping
         if seen:
             lists.notes.append(f"{seen} places hold items of their user's training history.")
         result.notes = [note for note in result.notes if _OWN_NOTE not in note]
-        found.append(_System(name, path, lists, result, cell_of(name, None, 0, result, reference.train, {})))
+        found.append(System(name, path, lists, result, cell_of(name, None, 0, result, reference.train, {})))
     return found
 
 
@@ -210,7 +230,7 @@ def _seen_places(lists: Lists, collector: FairCollector, reference: Reference) -
     return int((np.isin(wanted, past) & (lists.items > 0)).sum())
 
 
-def _document(reference: Reference, systems: Sequence[_System], permutations: int, stages: Stages) -> AuditDocument:
+def _document(reference: Reference, systems: Sequence[System], permutations: int, stages: Stages) -> AuditDocument:
     config, last = reference.config, systems[-1].result
     several = len(systems) > 1
     rows: list[Mapping[str, Any]] = []
@@ -257,7 +277,7 @@ def _document(reference: Reference, systems: Sequence[_System], permutations: in
     )
 
 
-def _write(folder: Path, document: AuditDocument, systems: Sequence[_System], reference: Reference) -> None:
+def _write(folder: Path, document: AuditDocument, systems: Sequence[System], reference: Reference) -> None:
     write_document(folder / "audit.json", document)
     for one in systems:
         suffix = "".join(mark if mark.isalnum() or mark in "-_." else "_" for mark in one.name)

@@ -26,6 +26,7 @@ from recbole_fair.data.tables.sources import open_table
 from recbole_fair.data.tables.splits import TableSplit, read_parts
 from recbole_fair.errors import FairError
 from recbole_fair.report.documents import EvaluationDocument, document_of
+from recbole_fair.runs.journal import digest_of, file_digest
 
 _OF_LISTS = ("evaluation", "machine")
 
@@ -128,7 +129,15 @@ def reference_of_data(
     Raises:
         FairError: for data or settings that cannot be used, and a test part with several rows a user.
     """
-    config = FairConfig(model, dataset, config_files, settings)
+    return reference_of_config(FairConfig(model, dataset, config_files, settings))
+
+
+def reference_of_config(config: FairConfig) -> Reference:
+    """The data set of a configuration, split as its run splits it.
+
+    Raises:
+        FairError: for data or settings that cannot be used, and a test part with several rows a user.
+    """
     if config["eval_type"] != EvaluatorType.RANKING:
         raise FairError(f"metrics={config['metrics']} rate single rows; lists need ranking metrics.")
     init_seed(config["seed"], config["reproducibility"])
@@ -144,6 +153,11 @@ def reference_of_data(
         )
     facts = {"train": len(data.inter_feat), "test": len(items), "users": data.user_num - 1, "items": data.item_num - 1}
     return Reference(config, data, None if valid is None else valid._dataset, users, rows, items, facts=facts)
+
+
+def digest_of_lists(path: str | Path) -> str:
+    """Digest of a file of lists, or of all files of a folder."""
+    return digest_of([file_digest(file) for file in open_table(path).files])
 
 
 def _held_out(test: EvaluationLoader, user_field: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,6 +30,8 @@ from recbole_fair.report.comparison import latex, markdown, text
 from recbole_fair.report.documents import ComparisonDocument, rows_of, write_document
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.alone import alone
+from recbole_fair.runs.audit import measured
+from recbole_fair.runs.audited import digest_of_lists, reference_of_config
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
@@ -57,6 +59,7 @@ def compare(
     output: str | Path | None = None,
     config_file_list: Sequence[str | Path] = (),
     config_dict: Mapping[str, Any] | None = None,
+    lists: Mapping[str, str | Path] | None = None,
 ) -> ComparisonDocument:
     """Train and evaluate models, alone and with re-rankers, under several seeds, and test their differences.
 
@@ -76,6 +79,8 @@ def compare(
         config_file_list: yaml files, later ones win.
         config_dict: settings for all runs; keys of one model or re-ranker go to that one. ``bootstrap``: draws of the
             intervals, 1000 if not set.
+        lists: files of lists that other systems have made, by name; see :func:`recbole_fair.runs.audit.audit`. They are
+            measured on the test part of each seed.
 
     Returns:
         ``systems`` (mean and spread by system and metric), ``comparisons``, ``cells`` (metrics by system and seed),
@@ -94,7 +99,8 @@ def compare(
         raise FairError("One seed has no spread: ask for at least two seeds, or for means alone by spread=none.")
     if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 100:
         raise FairError(f"permutations={permutations!r} is not allowed: it must be a whole number from 100.")
-    systems = [system_name(*system) for system in plan.systems()]
+    plan.take_lists(lists or {})
+    systems = plan.names()
     reference = reference or systems[0]
     if reference not in (*systems, ALL_PAIRS):
         raise FairError(f"reference={reference!r} is not compared here{did_you_mean(reference, systems)}")
@@ -179,13 +185,15 @@ class _Run:
 
     def in_order(self) -> list[Cell]:
         """The cells with a result, by system in the order of the tables, then by seed."""
-        keys = [(*system, seed) for system in self.plan.systems() for seed in self.plan.seeds]
+        systems = [*self.plan.systems(), *((name, None) for name in self.plan.lists)]
+        keys = [(*system, seed) for system in systems for seed in self.plan.seeds]
         return [self.cells[key] for key in keys if key in self.cells]
 
     def cell_keys(self) -> list[str]:
         """Digests of what the numbers of the cells depend on."""
         systems, seeds = self.plan.systems(), self.plan.seeds
-        return [cell_key(self._config(*system, seed)) for system in systems for seed in seeds]
+        of_models = [cell_key(self._config(*system, seed)) for system in systems for seed in seeds]
+        return [*of_models, *(f"{name} {digest_of_lists(path)}" for name, path in self.plan.lists.items())]
 
     def measure_all(self) -> None:
         """Go through seeds and models; what fails is noted, and the others go on."""
@@ -196,6 +204,21 @@ class _Run:
                 # Another comparison in this folder may be training what is needed here, and would be taken up half-way.
                 with locked(self._checkpoints(seed) / ".lock", f"{self._checkpoints(seed)}"):
                     self._measure_missing(model, seed)
+            if self.plan.lists:
+                self._measure_lists(seed)
+
+    def _measure_lists(self, seed: int) -> None:
+        """Measure the systems that have only lists, on the test part that the first model has."""
+        for name, path in self.plan.lists.items():
+            try:
+                reference = reference_of_config(self._config(self.plan.models[0], None, seed))
+                (one,) = measured(reference, {name: path}, {})
+            except FairError as error:
+                self._fail(name, [None], seed, str(error))
+                continue
+            facts = {"lists": path, "notes": [*one.lists.notes, *one.result.notes], "found": one.lists.counts}
+            self.cells[name, None, seed] = replace(one.cell, seed=seed, facts=facts)
+            self.notes += [f"{name}, seed {seed}: {note}" for note in one.lists.notes]
 
     def _measure_missing(self, model: str, seed: int) -> None:
         missing = self._read(model, seed)
@@ -296,7 +319,7 @@ class _Run:
         save_cell(self._file(model, reranker, seed), cell, cell_key(config))
         self.cells[model, reranker, seed] = cell
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(cell.metrics.items())[:6])
-        total = len(self.plan.systems()) * len(self.plan.seeds)
+        total = len(self.plan.names()) * len(self.plan.seeds)
         logger.info("%d of %d cells: %s, seed %d: %s", len(self.cells), total, cell.system, seed, shown)
 
     def _trained(self, model: str, seed: int) -> tuple[Any, Sequence[Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole.utils import EvaluatorType
 
+from recbole_fair.analysis.systems import system_name
 from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, keys_of, own_keys
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
@@ -40,6 +41,7 @@ class Plan:
         models: names, in the order of the tables.
         rerankers: names; each model's own lists always come first.
         seeds: the seeds.
+        lists: files of lists that other systems have made, by name of the system.
         dataset: the data set's name.
         settings: the user's settings, without those below.
         protocol: settings that hold for every model.
@@ -53,11 +55,29 @@ class Plan:
     settings: dict[str, Any]
     protocol: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lists: dict[str, str] = field(default_factory=dict)
     _reads: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     def systems(self) -> list[tuple[str, str | None]]:
         """Models with None (their own lists) and with each re-ranker, in the order of the tables."""
         return [(model, reranker) for model in self.models for reranker in (None, *self.rerankers)]
+
+    def names(self) -> list[str]:
+        """Names of all systems, those that have only lists at the end."""
+        return [*(system_name(*system) for system in self.systems()), *self.lists]
+
+    def take_lists(self, lists: Mapping[str, str | Path]) -> None:
+        """Add systems that have only lists.
+
+        Raises:
+            FairError: for a name that another system has, or a file that is not there.
+        """
+        for name, path in lists.items():
+            if name in self.names():
+                raise FairError(f"lists names {name}, as another system is called: give it a name of its own.")
+            if not Path(path).exists():
+                raise FairError(f"lists: there is no file {path}.")
+            self.lists[name] = str(path)
 
     def in_order_of_training(self) -> list[str]:
         """The models, those that may be the base of others first."""

@@ -201,3 +201,24 @@ def test_systems_that_are_tested_on_other_items_are_not_compared(settings, in_tm
         "data_path": settings["data_path"], "epochs": 1, "show_progress": False})  # fmt: skip
     assert [cell["system"] for cell in result["cells"]] == ["BPR"]
     assert "Pop is tested on other users or other held-out items than BPR" in result["failed"][0]["error"]
+
+
+def test_lists_of_another_system_take_part(settings, in_tmp):
+    files = {"recommendations_file": "recs.csv"}
+    protocol = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}}
+    run = run_recbole_fair("BPR", "small", config_dict={**settings, **protocol, **files, "seed": 2020})
+    result = compare(
+        ["SASRec"], [], "small", 2, permutations=500, lists={"ours": "recs.csv"}, config_dict={**settings, **protocol}
+    )
+    found = metrics_of(result)
+    for seed in (2020, 2021):  # the split of the last interactions is the same under every seed
+        assert found["ours", seed] == pytest.approx(dict(run["test_result"]), abs=1e-9)
+    assert {row["system"] for row in result.comparisons} == {"ours"}
+    with pytest.raises(FairError, match="lists names SASRec, as another system"):
+        compare(["SASRec"], [], "small", 2, lists={"SASRec": "recs.csv"}, config_dict=settings)
+    Path("wrong.csv").write_text("user,item\nnobody,i1\n")
+    result = compare(
+        ["SASRec"], [], "small", 2, permutations=500, lists={"bad": "wrong.csv"}, config_dict={**settings, **protocol}
+    )
+    assert [row["system"] for row in result["failed"]] == ["bad", "bad"]
+    assert "none of its 1 users is evaluated" in result["failed"][0]["error"]
