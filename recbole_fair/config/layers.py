@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from recbole_fair.config.catalogue import key_named
@@ -291,7 +290,7 @@ def tidy(value: Any, where: str = "a setting") -> Any:
 
 
 def _tidy(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
+    if type(value).__module__ == "numpy":  # which is not imported for this: --help and doctor do without
         value = value.tolist()
     if isinstance(value, str):
         return None if value == "None" else str(value)

@@ -151,7 +151,7 @@ GENERAL: dict[str, Key] = {
     "kg_reverse_r": Key("bool", scope=_DATA),
     "benchmark_filename": Key("list|dict", of=Key("column"), check=_three_parts, optional=True, scope=_DATA),
     "threshold": Key("dict", of=Key("float"), check=_one_field, optional=True, scope=_DATA),
-    "val_interval": Key("dict", of=Key("interval"), optional=True, scope=_DATA),
+    "val_interval": Key("dict", of=Key("interval|list"), optional=True, scope=_DATA),
     "rm_dup_inter": Key("str", choices=("first", "last"), optional=True, scope=_DATA),
     "filter_inter_by_user_or_item": Key("bool", scope=_DATA),
     "user_inter_num_interval": _INTERVAL,

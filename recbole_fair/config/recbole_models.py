@@ -67,11 +67,12 @@ OF_MODELS: dict[str, Key] = {
             _STEPS,
             """
             anneal_steps kge_interval m_step n_dec_epochs n_enc_epochs pretrain_epochs save_step steps
-            total_anneal_steps train_kg_step train_rec_step vae_anneal_steps resolution
+            train_kg_step train_rec_step vae_anneal_steps resolution
             """,
         )
     ),
     **dict(_of(_COUNT, "sampling_steps split_to warm_up_step token_num_threhold token_num_threshold")),
+    "total_anneal_steps": _COUNT,  # 0: no annealing
     **dict(
         _of(
             _WEIGHT,

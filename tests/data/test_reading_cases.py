@@ -171,7 +171,10 @@ def test_labels_of_zero(own: Path, caplog: pytest.LogCaptureFixture) -> None:
             "'gener' is not a column.*'genre'",
         ),
         ({"load_col": {"inter": ["user_id", "item_id"], "items": ["item_id"]}}, "'items' is no kind of file.*'item'"),
-        ({"load_col": {"inter": ["user_id", "item_id"], "item": "genre"}}, "item: 'genre' must be a list of columns"),
+        (
+            {"load_col": {"inter": ["user_id", "item_id"], "item": "genre"}},
+            "item='genre' is not allowed: it must be a list",
+        ),
         ({"load_col": {"inter": ["user_id", "item_id"], "user": ["user_id"]}}, "there is no file .*own.user"),
         ({"load_col": None, "unload_col": {"inter": ["item_id"]}}, "unload_col must not name 'item_id'"),
         ({"unload_col": {"inter": ["rating"]}}, r"unload_col and load_col both name columns of inter"),
@@ -218,7 +221,7 @@ def test_an_interval_of_a_knowledge_graph(own: Path) -> None:
     write(own, ["item_id:token\tentity_id:token", *(f"i{item}\te{item}" for item in range(7))], "link")
     triples = [f"e{head}\tr{head % 2}\te{(head + 1) % 7}" for head in range(7)]
     write(own, ["head_id:token\trelation_id:token\ttail_id:token", *triples, "e1\tr2\te3"], "kg")
-    with pytest.raises(FairError, match=r"relation_kg_num_interval='\[2,inf' is not an interval"):
+    with pytest.raises(FairError, match=r"relation_kg_num_interval='\[2,inf' is not allowed: it must be an interval"):
         loaded(own, "CKE", relation_kg_num_interval="[2,inf")
     assert len(loaded(own, "CKE", relation_kg_num_interval="[2,inf)").kg_feat) == 7
     assert len(loaded(own, "CKE").kg_feat) == 8

@@ -199,9 +199,11 @@ def test_fingerprint_sees_an_exchanged_item(small_data, parts):
     assert data_fingerprint(other[0]._dataset, other[1]._dataset) != before
 
 
-def test_sampled_loss_on_windows_is_refused(small_data):
-    config, train, *_ = build(
-        small_data, loss_type="BPR", train_neg_sample_args={"distribution": "uniform", "sample_num": 1}
-    )
+def test_a_sampled_loss_takes_prefixes_and_refuses_windows(small_data):
+    sampled = {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    config, train, *_ = build(small_data, **sampled)
+    assert config["train_positions"] == "last"
+    SASRec(config, train._dataset)
+    config, train, *_ = build(small_data, train_positions="all", **sampled)
     with pytest.raises(FairError, match="train_positions=last"):
         SASRec(config, train._dataset)
