@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from recbole_fair.config.general_keys import KEYS
 from recbole_fair.config.keys import Key
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE
+from recbole_fair.config.traits import trained_class
 from recbole_fair.errors import FairError
 
 _MODELS = Path(__file__).resolve().parent.parent / "model"
@@ -100,6 +102,36 @@ def scope_of(name: str, model_class: type[Any] | None = None) -> str:
         return "evaluation"
     key = key_named(name, model_class)
     return "training" if key is None else key.scope
+
+
+# Modules of RecBole that read settings for several models.
+_SHARED = ("recbole.data.transform", "recbole.data.dataset.dataset", "recbole.model.layers", "recbole.trainer.trainer")
+
+
+@functools.cache
+def _source(module: str) -> str:
+    """The text of a module; all keys at once where it cannot be had."""
+    try:
+        return inspect.getsource(importlib.import_module(module))
+    except (OSError, TypeError, ImportError):
+        return " ".join(f'"{key}"' for key in RECBOLE)
+
+
+def mentions(model_class: type[Any], key: str) -> bool:
+    """Whether the source of a model, of its ancestors or of its base, names a key of RecBole's models.
+
+    Not every key that RecBole's models read stands in their yaml files.
+
+    Args:
+        model_class: the model's class.
+        key: the key.
+    """
+    classes = (*model_class.__mro__, *trained_class(model_class).__mro__)
+    modules = {
+        *_SHARED,
+        *(cls.__module__ for cls in classes if cls.__module__ not in ("builtins", "torch.nn.modules.module")),
+    }
+    return any(f"{quote}{key}{quote}" in _source(module) for module in modules for quote in "\"'")
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from recbole_fair.config.catalogue import (
     check_values,
     declared,
     key_named,
+    mentions,
     own_keys,
     says_its_keys,
 )
@@ -42,6 +43,7 @@ from recbole_fair.config.layers import (
     tidy,
 )
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
+from recbole_fair.config.recbole_models import OF_MODELS
 from recbole_fair.config.registry import adopted_metrics, get_model, layers_of, lineage
 from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
@@ -190,8 +192,10 @@ class FairConfig(Config):
                     "could run any code when read; leave the key out, the atomic files are read each time."
                 )
         for key, value in self.user_settings.items():
-            is_ours = key in ours or key.startswith(RERANKER_PREFIX)
-            if is_ours and key not in self.internal_config_dict and value is not None:
+            if value is None or key in self.internal_config_dict:
+                continue
+            of_others = key in ours or key.startswith(RERANKER_PREFIX)
+            if of_others or (key in OF_MODELS and not mentions(self.model_class, key)):
                 logger.warning("%s=%s has no effect: %s does not read it.", key, shown(value), self.model)
 
     def _set_default_parameters(self) -> None:

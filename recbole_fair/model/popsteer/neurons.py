@@ -9,9 +9,6 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-SIGMAS = ("group", "pooled", "real", "crossed")
-STEER_MODES = ("popsteer", "noise", "random_select", "dense")
-
 #: Columns of the neuron table, as kept in the model's buffer ``neurons`` ``[N, len(COLUMNS)]``.
 COLUMNS = (
     "mean_popular",
