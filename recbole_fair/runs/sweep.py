@@ -136,6 +136,11 @@ def sweep_checkpoint(
         logger.info(line)
     if output is None or journal is None:
         return result
+    return _written(result, output, journal, settings)
+
+
+def _written(result: SweepDocument, output: str | Path, journal: Journal, settings: Sequence[Setting]) -> SweepDocument:
+    """Write document, table and figure under a free name; the journal goes once all of them stand."""
     number = claim(lambda number: _files(output, number), str(result.key))
     document, table, *figures = _files(output, number)
     files = {
