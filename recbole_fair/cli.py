@@ -9,9 +9,9 @@ Nothing of RecBole is imported before a command needs it: ``doctor`` must work w
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,16 +21,16 @@ import click
 
 from recbole_fair import __version__
 from recbole_fair.commands.data import audit_command, convert_command
+from recbole_fair.commands.interruptions import EXIT_INTERRUPTED, checkpoint_advice, interruptible
 from recbole_fair.commands.listings import LISTINGS
 from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.commands.tuning import tune_command
-from recbole_fair.config.layers import find_config_file, read_yaml
 from recbole_fair.errors import FairError
+from recbole_fair.io.text import visible
 
 _EXIT_INCOMPLETE = 1
 _EXIT_MISTAKE = 2
-_EXIT_INTERRUPTED = 130
 _SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
 _EXAMPLES = """\b
@@ -153,13 +153,10 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     """
     config_dict = read_settings(settings)
     files = _file_names(config_files)
-    note = _LastCheckpoint(config_dict, files)
-    try:
+    with interruptible(checkpoint_advice(config_dict.get("resume"))):
         from recbole_fair.quick_start import run_recbole_fair
 
         result = run_recbole_fair(model=model, dataset=dataset, config_file_list=files, config_dict=config_dict)
-    except KeyboardInterrupt:
-        _interrupted(note)
     _report_failures(result.failed_files)
 
 
@@ -169,12 +166,10 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
 def evaluate(path: str, settings: tuple[str, ...]) -> None:
     """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
     config_dict = read_settings(settings)
-    try:
+    with interruptible():
         from recbole_fair.quick_start import evaluate_checkpoint
 
         result = evaluate_checkpoint(path, config_dict)
-    except KeyboardInterrupt:
-        _interrupted(None)
     _report_failures(result.failed_files)
 
 
@@ -204,13 +199,11 @@ def sweep(
     if output is None:
         named = [f"sweep-{Path(path).stem}", config_dict.get("reranker")]
         output = str(Path("results", "-".join(str(part) for part in named if part)))
-    try:
+    with interruptible(lambda: "what is measured is kept, the same command goes on"):
         from recbole_fair.quick_start import sweep_checkpoint
 
-        sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict)
-    except KeyboardInterrupt:
-        click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
+        result = sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict)
+    _report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_FRONTIER_EXAMPLES)
@@ -243,14 +236,12 @@ def frontier(
     """
     config_dict = read_settings(settings)
     output = output or str(Path("results", f"frontier-{Path(path).stem}"))
-    try:
+    with interruptible(lambda: "what is measured is kept, the same command goes on"):
         from recbole_fair.quick_start import frontier_checkpoint
 
         names = None if methods is None else _names(methods)
-        frontier_checkpoint(path, x, y, loss, names, fitted, _names(fit or ""), output, save, config_dict)
-    except KeyboardInterrupt:
-        click.echo("Interrupted: what is measured is kept, the same command goes on.", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
+        result = frontier_checkpoint(path, x, y, loss, names, fitted, _names(fit or ""), output, save, config_dict)
+    _report_failures(result.failed_files)
 
 
 def _names(text: str) -> list[str]:
@@ -283,14 +274,13 @@ def explain(
     strengths does, a map of users with distances. For SPREE: probes, calibration, bias of users' lists.
     """
     config_dict = read_settings(settings)
-    try:
+    with interruptible():
         from recbole_fair.quick_start import explain_checkpoint
         from recbole_fair.runs.dossiers.base import Options
 
         options = Options(map=map_, strongest=strongest, permutations=permutations)
-        explain_checkpoint(path, output_dir, split, options, config_dict)
-    except KeyboardInterrupt:
-        _interrupted(None)
+        result = explain_checkpoint(path, output_dir, split, options, config_dict)
+    _report_failures(result.failed_files)
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_REPORT_EXAMPLES)
@@ -303,7 +293,7 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
     """
     from recbole_fair.report.html import write_report
 
-    click.echo(f"Written: {write_report(paths, output)}")
+    click.echo(visible(f"Written: {write_report(paths, output)}"))
 
 
 @cli.command("compare", context_settings=_SETTINGS, epilog=_COMPARE_EXAMPLES)
@@ -329,15 +319,13 @@ def compare_command(
     """
     config_dict = read_settings(settings)
     files = _file_names(config_files)
-    try:
+    with interruptible(lambda: "finished cells are kept, the same command goes on"):
         from recbole_fair.quick_start import compare
 
         options["lists"] = _read_lists(lists)
         result = compare(seeds=_read_seeds(seeds), config_file_list=files, config_dict=config_dict, **options)
-    except KeyboardInterrupt:
-        click.echo("Interrupted: finished cells are kept, the same command goes on.", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
-    if result["failed"]:
+    _report_failures(result.failed_files)
+    if result.failed:
         sys.exit(_EXIT_INCOMPLETE)
 
 
@@ -384,46 +372,31 @@ def doctor(no_run: bool) -> None:
     sys.exit(0 if examine(click.echo, real_run=not no_run) else 1)
 
 
-class _LastCheckpoint:
-    """Finds the newest checkpoint that this process wrote."""
-
-    def __init__(self, config_dict: dict[str, Any], files: Sequence[str]) -> None:
-        self._settings = config_dict
-        self._files = files
-        self._started = time.time() - 0.1  # the clock of a file system is coarser
-
-    def path(self) -> Path | None:
-        """The newest file in the checkpoint folder that is younger than this object, or None."""
-        settings: dict[str, Any] = {}
-        for name in self._files:
-            settings.update(read_yaml(find_config_file(name)))
-        settings.update(self._settings)
-        folder = Path(str(settings.get("checkpoint_dir") or "saved"))
-        found = [file for file in folder.glob("*.pt*") if file.is_file() and file.stat().st_mtime >= self._started]
-        return max(found, key=lambda file: file.stat().st_mtime, default=None)
-
-
 def _report_failures(failed: Mapping[str, str] | None) -> None:
     """Name the files that could not be written, on the last lines, and exit; nothing where all are there."""
     if failed:
         for name, reason in failed.items():
-            click.echo(f"recbole-fair: {name} was not written: {reason}", err=True)
+            click.echo(visible(f"recbole-fair: {name} was not written: {reason}"), err=True)
         sys.exit(_EXIT_INCOMPLETE)
-
-
-def _interrupted(note: _LastCheckpoint | None) -> NoReturn:
-    try:
-        path = note.path() if note is not None else None
-    except (FairError, OSError):
-        path = None
-    where = f"the last checkpoint is {path}; go on with --resume={path}" if path else "no checkpoint was written yet"
-    click.echo("Interrupted" + (f": {where}." if note is not None else "."), err=True)
-    sys.exit(_EXIT_INTERRUPTED)
 
 
 _SERVING = (import_command, recommend_command, export_command, save_command)
 for _command in (audit_command, convert_command, tune_command, *_SERVING, *LISTINGS):
     cli.add_command(_command)
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started with a closed standard stream an idle one.
+
+    The next file that it opened would else take the stream's place, and get what is meant for it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -432,13 +405,14 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the words after the program's name; those of the process when left out.
     """
+    _open_standard_streams()
     if not sys.warnoptions:
         # RecBole's use of older pandas and PyTorch calls is nothing that a user could mend.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     try:
         cli.main(args=None if args is None else list(args), prog_name="recbole-fair", standalone_mode=False)
     except FairError as error:
-        click.echo(f"recbole-fair: {error}", err=True)
+        click.echo(visible(f"recbole-fair: {error}"), err=True)
         sys.exit(_EXIT_MISTAKE)
     except ModuleNotFoundError as error:  # some of RecBole's models need more than RecBole asks for
         if (error.name or "").partition(".")[0] in ("", "recbole", "recbole_fair"):
@@ -450,7 +424,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(_EXIT_MISTAKE)
     except click.Abort:  # click's name for an interruption outside a run
         click.echo("Interrupted.", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from recbole.utils import EvaluatorType, init_logger
+from recbole.utils import EvaluatorType
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.layers import find_config_file
@@ -42,6 +42,7 @@ from recbole_fair.runs.loading import (
     load_trainer,
     new_trainer,
 )
+from recbole_fair.runs.logs import begin_log, log_details, show_table
 from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
@@ -130,11 +131,11 @@ def run_recbole_fair(
     config = config_on_base(model, dataset, config_file_list, config_dict)
     _check_files(config, *map(find_config_file, config_file_list or ()))
     reranker = make_reranker(config)
-    init_logger(config)
-    logger.info(config)
+    begin_log(config)
+    log_details(config)
     with stages("data"):
         trainer, (train_data, valid_data, test_data) = new_trainer(config)
-    logger.info(trainer.model)
+    log_details(trainer.model)
     if reranker is not None:
         check_reranker(trainer, reranker)
     if config["resume"]:
@@ -146,8 +147,7 @@ def run_recbole_fair(
     trainer.load_best()
     if "intervention" in trainer.checkpoint_extra:
         report, validation = (trainer.checkpoint_extra[key] for key in ("intervention", "validation"))
-        for line in intervention_tables(report, validation, config["valid_metric"]):
-            logger.info(line)
+        log_details(*intervention_tables(report, validation, config["valid_metric"]))
     entries, final = _evaluate(config, trainer, test_data, stages, shown, reranker)
     result = RunDocument(
         best_valid_score=best_score,
@@ -244,7 +244,7 @@ def evaluate_checkpoint(
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
     _check_files(config, model_file)
-    init_logger(config)
+    begin_log(config)
     with stages("data"):
         trainer, loaders = load_trainer(config, content, model_file)
     reranker = make_reranker(config)
@@ -368,6 +368,5 @@ def _finish(
     files["neurons_file"] = lambda: trainer.model.write_neurons(config["neurons_file"])
     failed = write_each({f"{key}={config[key]}": write for key, write in files.items() if config[key]})
     decimals = int(config["metric_decimal_place"] or 4)
-    for line in [*metrics_table(result, decimals), *group_lines(result, decimals)]:
-        logger.info(line)
+    show_table([*metrics_table(result, decimals), *group_lines(result, decimals)])
     return replace(result, failed_files=failed) if failed else result

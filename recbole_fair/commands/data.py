@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from recbole_fair.commands.interruptions import interruptible
 from recbole_fair.commands.settings import read_settings
+from recbole_fair.io.text import visible
 
-_EXIT_INTERRUPTED = 130
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CONVERT_EXAMPLES = """\b
 Examples:
@@ -63,7 +63,7 @@ def convert_command(
     )
     for report in convert(request):
         for line in report.lines():
-            click.echo(line)
+            click.echo(visible(line))
     parent = str(request.folder.parent)
     click.echo(f"Use it: recbole-fair run --model=BPR --dataset={request.name} --data_path={parent}")
 
@@ -107,7 +107,7 @@ def audit_command(words_given: tuple[str, ...], permutations: int, output: str |
     settings = read_settings(paths[first:])
     given = {key: value for key, value in options.items() if value is not None}
     columns = {role: given.get(role) for role in ("user", "item", "rank", "score", "time")}
-    try:
+    with interruptible():
         from recbole_fair.runs.audit import audit, folder_of, shown
         from recbole_fair.runs.audited import Tables
 
@@ -127,10 +127,7 @@ def audit_command(words_given: tuple[str, ...], permutations: int, output: str |
             output=output,
             config_dict=settings,
         )
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        sys.exit(_EXIT_INTERRUPTED)
     for line in shown(document):
-        click.echo(line)
+        click.echo(visible(line))
     folder = folder_of(output, document.dataset)
     click.echo(f"Written: audit.json, report.html, values by user and by item in {folder}")

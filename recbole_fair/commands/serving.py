@@ -9,6 +9,7 @@ import click
 
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.errors import FairError
+from recbole_fair.io.text import visible
 
 _SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 _IMPORT_EXAMPLES = """\b
@@ -76,7 +77,7 @@ def recommend_command(path: str, settings: tuple[str, ...], **options: Any) -> N
     from recbole_fair.runs.recommending import Request, recommend_from
 
     for line in recommend_from(path, Request(**options), read_settings(settings)):
-        click.echo(line)
+        click.echo(visible(line))
 
 
 @click.command("export", context_settings=_SETTINGS, epilog=_EXPORT_EXAMPLES)
@@ -113,8 +114,8 @@ def save_command(path: str, output: str, settings: tuple[str, ...]) -> None:
 
     found = save_served(path, output, read_settings(settings))
     for key, value in found["settings"].items():
-        click.echo(f"{key}: {value}")
+        click.echo(visible(f"{key}: {value}"))
     for key, value in found["report"].items():
         if not isinstance(value, list | dict):
-            click.echo(f"{key}: {value}")
+            click.echo(visible(f"{key}: {value}"))
     click.echo(f"Written: {found['checkpoint']}")

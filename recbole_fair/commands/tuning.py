@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from recbole_fair.commands.interruptions import interruptible
 from recbole_fair.commands.settings import read_settings
 
 _CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
-_INTERRUPTED = 130
 _EXAMPLES = """\b
 Examples:
   recbole-fair tune -m PopSteerSASRec -d ml-100k --minimize GiniIndex@10 --subject-to "NDCG@10 >= 0.95*base"
@@ -42,10 +41,7 @@ def tune_command(config_files: tuple[str, ...], settings: tuple[str, ...], **opt
     """
     config_dict = read_settings(settings)
     files = [name for group in config_files for name in group.removeprefix("=").split()]
-    try:
+    with interruptible(lambda: "trials that have ended are kept, the same command goes on"):
         from recbole_fair.quick_start import tune
 
         tune(config_file_list=files, config_dict=config_dict, **options)
-    except KeyboardInterrupt:
-        click.echo("Interrupted: trials that have ended are kept, the same command goes on.", err=True)
-        sys.exit(_INTERRUPTED)

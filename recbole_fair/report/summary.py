@@ -7,10 +7,12 @@ from typing import Any
 
 from recbole_fair.analysis.grid import value_text
 from recbole_fair.evaluator.directions import display_name
+from recbole_fair.io.text import visible
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a plain table: the first column to the left, the others to the right."""
+    header, *rows = ([visible(cell) for cell in row] for row in (header, *rows))
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

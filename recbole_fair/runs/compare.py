@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from recbole.evaluator.collector import DataStruct
-from recbole.utils import init_logger
 
 from recbole_fair.analysis.systems import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
 from recbole_fair.config.fair_config import FairConfig
@@ -35,6 +34,7 @@ from recbole_fair.runs.audited import digest_of_lists, reference_of_config
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
+from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import claim, versions, write_atomically, write_each
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
@@ -106,7 +106,7 @@ def compare(
         raise FairError(f"reference={reference!r} is not compared here{did_you_mean(reference, systems)}")
     folder = Path(output) if output is not None else Path("results", f"compare-{plan.dataset}")
     config = plan.config(plan.models[0], None, plan.seeds[0], folder / "checkpoints")
-    init_logger(config)
+    begin_log(config)
     for note in plan.notes:
         logger.info(note)
     run = _Run(plan, folder)
@@ -146,8 +146,7 @@ def compare(
         versions=versions(),
     )
     result = _written(result, folder, cells, int(config["metric_decimal_place"] or 4))
-    for line in text(result, int(config["metric_decimal_place"] or 4)):
-        logger.info(line)
+    show_table(text(result, int(config["metric_decimal_place"] or 4)))
     return result
 
 

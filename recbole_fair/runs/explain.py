@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from recbole.utils import init_logger
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.mask import Mask
@@ -26,6 +25,7 @@ from recbole_fair.runs.dossiers import dossier_class
 from recbole_fair.runs.dossiers.base import Options
 from recbole_fair.runs.journal import digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
+from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
 from recbole_fair.trainer.scorer import progress
 
@@ -74,7 +74,7 @@ def explain_checkpoint(
     folder = Path(output_dir) if output_dir is not None else Path("results", f"explain-{Path(model_file).stem}")
     _make(folder)
     _add_metrics(config, kind.metrics)
-    init_logger(config)
+    begin_log(config)
     start = time.perf_counter()
     trainer, loaders = load_trainer(config, content, model_file)
     loaded = time.perf_counter() - start
@@ -125,8 +125,7 @@ def explain_checkpoint(
         **{str(folder / f"{name}.png"): partial(_draw, draw, folder / name) for name, draw in figures.items()},
     }
     failed = write_each(files)
-    for line in [*dossier.lines(document), *document.notes]:
-        logger.info(line)
+    show_table([*dossier.lines(document), *document.notes])
     logger.info("Written: %d tables, %d figures, %s", len(tables), len(drawn), folder)
     return replace(document, failed_files=failed) if failed else document
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from recbole.utils import init_logger
 
 from recbole_fair.analysis.frontier import Point, front_by_method, hypervolume
 from recbole_fair.analysis.grid import Setting
@@ -38,7 +38,8 @@ from recbole_fair.runs.frontier_methods import (
 from recbole_fair.runs.frontier_winners import save_winner, winner_rows
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, new_trainer, refuse
-from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.outputs import beside, claim, study_files, versions, write_each
 from recbole_fair.runs.sweep import metric_name, with_metrics
 from recbole_fair.trainer.scorer import progress
 
@@ -93,7 +94,7 @@ def frontier_checkpoint(
     changes = _settings(content["config"], {**changes, "reranker": None}, [*x, y])
     config = config_of(content, changes)
     check_changes(content, config, changes)
-    init_logger(config)
+    begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
     splits = {"valid": loaders[1], "test": loaders[2]}
     if None in splits.values():
@@ -135,16 +136,22 @@ def frontier_checkpoint(
             config=config.differences(),
             versions=versions(),
         )
-        for line in frontier_lines(result, int(config["metric_decimal_place"] or 4)):
-            logger.info(line)
+        show_table(frontier_lines(result, int(config["metric_decimal_place"] or 4)))
         if save is not None:
             save_winner(save, model_file, content, bench, chosen.get((x[0], budgets[0])), result)
     if output is not None and journal is not None:
-        write_document(f"{output}.json", result)
-        write_table(pd.json_normalize(list(result["settings"])), f"{output}.csv")
-        save_figure(frontier_figure(result), output)
+        stem = beside(output, claim(lambda number: study_files(output, number), str(result.key)))
+        table = pd.json_normalize(list(result["settings"]))
+        writers: dict[str, Callable[[], object]] = {
+            f"{stem}.json": lambda: write_document(f"{stem}.json", result),
+            f"{stem}.csv": lambda: write_table(table, f"{stem}.csv"),
+            f"{stem}.png": lambda: save_figure(frontier_figure(result), stem),
+        }
+        failed = write_each(writers)
+        if failed:
+            return replace(result, failed_files=failed)
         journal.finish([{"method": one.method, **one.setting} for one in tries])
-        logger.info("Written: %s.csv, .json, .png, .svg", output)
+        logger.info("Written: %s.csv, .json, .png, .svg", stem)
     return result
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import calculate_valid_score, init_logger
+from recbole.utils import calculate_valid_score
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.facts.interactions import split_interactions
@@ -20,6 +20,7 @@ from recbole_fair.io.checkpoint import save_checkpoint
 from recbole_fair.io.imported import IMPORTED, open_checkpoint
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.loading import config_of, load_trainer
+from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import files_read
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def import_checkpoint(
         raise FairError(f"{model_file} is a checkpoint of recbole_fair already; use it as it is.")
     changes = dict(config_dict or {})
     config = config_of(content, changes)
-    init_logger(config)
+    begin_log(config)
     facts: dict[str, Any] = content[IMPORTED]
     result: dict[str, Any] = {
         "model": content["model"],
@@ -70,8 +71,7 @@ def import_checkpoint(
         check_places({"output": output}, files_read(config, model_file))
     content["user_settings"] |= {key: value for key, value in changes.items() if key in ("data_path",)}
     result["checkpoint"] = save_checkpoint(target, content, fresh=True)
-    for line in report_lines(result):
-        logger.info(line)
+    show_table(report_lines(result))
     return result
 
 

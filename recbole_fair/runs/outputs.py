@@ -90,6 +90,11 @@ def claim(names: Callable[[int], Sequence[Path]], key: str) -> int:
     raise AssertionError("there is always a next number")
 
 
+def study_files(output: str | Path, number: int) -> list[Path]:
+    """The files of a study that has a document, a table and a figure; the document first."""
+    return [Path(f"{beside(output, number)}.{ending}") for ending in ("json", "csv", "png", "svg")]
+
+
 def beside(path: str | Path, number: int) -> Path:
     """The path itself for 1, else with ``-number`` at its end."""
     return Path(path) if number == 1 else Path(f"{path}-{number}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recbole.utils import init_logger
 from torch import Tensor
 
 from recbole_fair.config.catalogue import RERANKER_PREFIX, scope_of
@@ -25,6 +24,7 @@ from recbole_fair.rerank.base import Facts
 from recbole_fair.rerank.settings import make_reranker
 from recbole_fair.runs.adjusting import learn
 from recbole_fair.runs.loading import check_changes, config_of, load_trainer
+from recbole_fair.runs.logs import begin_log
 from recbole_fair.runs.reranking import check_reranker, facts_of_split
 
 OFFSETS = "offsets"
@@ -122,7 +122,7 @@ def save_served(
     changes = dict(config_dict or {})
     config = config_of(content, changes)
     check_changes(content, config, changes)
-    init_logger(config)
+    begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
     reranker = make_reranker(config)
     report: dict[str, Any] = {}

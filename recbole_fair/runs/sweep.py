@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 from recbole.evaluator.register import metrics_dict
-from recbole.utils import init_logger
 
 from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
 from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
@@ -31,7 +30,8 @@ from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
+from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.outputs import beside, claim, data_stamps, study_files, versions, write_each
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
 from recbole_fair.trainer.scorer import progress
 
@@ -87,7 +87,7 @@ def sweep_checkpoint(
     config = config_of(content, changes)
     check_changes(content, config, changes)
     check_keys(config["model"], config.model_class, config["reranker"], list(values))
-    init_logger(config)
+    begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
     splits = {"valid": loaders[1], "test": loaders[2]}
     if None in splits.values():
@@ -132,8 +132,7 @@ def sweep_checkpoint(
         config=config.differences(),
         versions=versions(),
     )
-    for line in sweep_lines(result, int(config["metric_decimal_place"] or 4)):
-        logger.info(line)
+    show_table(sweep_lines(result, int(config["metric_decimal_place"] or 4)))
     if output is None or journal is None:
         return result
     return _written(result, output, journal, settings)
@@ -141,8 +140,8 @@ def sweep_checkpoint(
 
 def _written(result: SweepDocument, output: str | Path, journal: Journal, settings: Sequence[Setting]) -> SweepDocument:
     """Write document, table and figure under a free name; the journal goes once all of them stand."""
-    number = claim(lambda number: _files(output, number), str(result.key))
-    document, table, *figures = _files(output, number)
+    number = claim(lambda number: study_files(output, number), str(result.key))
+    document, table, *figures = study_files(output, number)
     files = {
         str(document): lambda: write_document(document, result),
         str(table): lambda: write_table(pd.DataFrame(result.settings), table),
@@ -199,11 +198,6 @@ def _choice(
         "front": [rows[index] for index in front],
         "chosen": None if winner is None else rows[winner],
     }
-
-
-def _files(output: str | Path, number: int) -> list[Path]:
-    """All files of a sweep, the document first."""
-    return [Path(f"{beside(output, number)}.{ending}") for ending in ("json", "csv", "png", "svg")]
 
 
 def metric_name(text: str) -> str:

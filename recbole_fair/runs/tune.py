@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from recbole.utils import init_logger
 
 from recbole_fair.analysis.grid import setting_text
 from recbole_fair.config.catalogue import RERANKER_PREFIX, keys_of, scope_of
@@ -27,6 +26,7 @@ from recbole_fair.report.tuning import history_figure, tuning_lines
 from recbole_fair.report.tuning_document import TuningDocument
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, config_of, load_trainer, new_trainer, refuse
+from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import versions
 from recbole_fair.runs.search import (
     PRUNERS,
@@ -128,7 +128,7 @@ def tune(
         objective,
         make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup),
     )
-    init_logger(config)
+    begin_log(config)
     search = Search(objective, dimensions, study)
     search.start_with({key: config[key] for key in dimensions})
     resumed = len(search.trials)
@@ -141,8 +141,7 @@ def tune(
     tested = [measured.test(trial) for trial in chosen]
     result = _document(config, search, chosen, tested, resumed)
     _write(result, folder, {**_user_settings(config), **chosen[0].settings})
-    for line in tuning_lines(result, int(config["metric_decimal_place"] or 4)):
-        logger.info(line)
+    show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
     logger.info("Written: tune.json, trials.csv, chosen.yaml, history.png, .svg in %s", folder)
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ class Stages(_RecBoleTrainer):
         last = int(self.pretrain_epochs)
         if not self._saves:
             self.save_step = last + 1
-        found: tuple[float, OrderedDict[str, float] | None] = super().pretrain(train_data, verbose, show_progress)
+        with closing(self.tensorboard):
+            found: tuple[float, OrderedDict[str, float] | None] = super().pretrain(train_data, verbose, show_progress)
         if self._saves and last % self.save_step:
             name = f"{self.config['model']}-{self.config['dataset']}-{last}.pth"
             self.save_pretrained_model(last - 1, str(Path(self.checkpoint_dir) / name))
@@ -54,8 +56,8 @@ class Stages(_RecBoleTrainer):
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """RecBole's hook. The file is a checkpoint like any other, and the model of the next stage reads it."""
         self.checkpoints.keep_best()
+        self._write_checkpoint(epoch, saved_model_file)
         self.saved_model_file = saved_model_file
-        self._write_checkpoint(epoch)
 
     def _write_checkpoint(self, epoch: int, path: str | None = None) -> None:
         raise NotImplementedError

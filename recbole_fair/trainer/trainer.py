@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ from recbole_fair.trainer.resumption import (
 from recbole_fair.trainer.schedule import Schedule
 from recbole_fair.trainer.scorer import ScoredBatch, Scorer
 from recbole_fair.trainer.stages import Stages
+from recbole_fair.trainer.tracking import lazy_tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class FairTrainerMixin(Stages):
     def __init__(self, config: FairConfig, model: AbstractRecommender) -> None:
         if not config["single_spec"]:
             raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
-        super().__init__(config, model)
+        with lazy_tensorboard():
+            super().__init__(config, model)
         self.saved_model_file = free_name(self.saved_model_file)
         # RecBole's models switch autograd's anomaly detection on when they are imported; it costs a third of the time.
         torch.autograd.set_detect_anomaly(False)
@@ -213,7 +215,8 @@ class FairTrainerMixin(Stages):
                 callback_fn(epoch, score)
 
         shown = show_progress and sys.stderr.isatty()
-        super().fit(train_data, valid_data, verbose, saved, shown, after_validation)
+        with closing(self.tensorboard):
+            super().fit(train_data, valid_data, verbose, saved, shown, after_validation)
         if self.checkpoints.best is None or not (saved or self._validated):
             self.checkpoints.keep_best()  # no validation has chosen an epoch, and no file holds the last one
         return self._chosen_epoch()
@@ -297,12 +300,10 @@ class FairTrainerMixin(Stages):
             "loader": loader_states(self.train_data),
             "progress": progress_of(self.model),
         }
-        if self.checkpoints.data is None:
-            self.checkpoints.data = self.stored_data()
+        self.checkpoints.data = self.checkpoints.data or self.stored_data()
         file, is_best = path or self.saved_model_file, self.cur_step == 0
-        # Another process may have taken the name since it was chosen.
         written = self.checkpoints.write(file, self.fingerprint, training, is_best, replace=path is not None)
-        if path is None:
+        if path is None:  # the name may have been taken by another process since it was chosen
             self.saved_model_file = written
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from recbole_fair import __version__, quick_start
 from recbole_fair.cli import main, read_settings
 from recbole_fair.errors import FairError
+from recbole_fair.io import checkpoint
 from recbole_fair.report.documents import EvaluationDocument
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,26 +136,50 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_interruption_says_where_the_checkpoint_is(
+def test_interruption_names_the_checkpoint_of_this_run(
     written: bool, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (in_tmp / "mine").mkdir()
-    old = in_tmp / "mine" / "older.pth"
-    old.touch()
-    os.utime(old, (1, 1))
-
     def interrupted(**_: Any) -> None:
         if written:
-            (in_tmp / "mine" / "new.pth").touch()
+            checkpoint.save_checkpoint(in_tmp / "mine" / "own.pth", {"x": 1})
+        (in_tmp / "mine").mkdir(exist_ok=True)
+        (in_tmp / "mine" / "newer-of-another-run.pth").touch()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(checkpoint, "_last_saved", None)
     monkeypatch.setattr(quick_start, "run_recbole_fair", interrupted)
-    (in_tmp / "a.yaml").write_text("checkpoint_dir: mine\n")
-    code, _, err = outcome(["-m", "BPR", "-d", "ml-100k", "-c", "a.yaml"], capsys)
+    code, _, err = outcome(["-m", "BPR", "-d", "ml-100k", "--checkpoint_dir=mine"], capsys)
     assert code == 130
     assert err.count("\n") == 1
-    assert ("--resume=mine/new.pth" in err) == written
+    assert (f"--resume={in_tmp}/mine/own.pth" in err) == written
     assert ("no checkpoint was written yet" in err) != written
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_of_schedulers_and_terminals(name: str, code: int, small_data: Path, tmp_path: Path) -> None:
+    """A real training is stopped, and goes on from the checkpoint that it names."""
+    words = [sys.executable, "-m", "recbole_fair", "run", "-m", "BPR", "-d", "small", f"--data_path={small_data}"]
+    words += ["--epochs=100000", "--stopping_step=100000", "--embedding_size=4", "--state=INFO"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        deadline = time.time() + 120
+        while not list(tmp_path.glob("saved/*.pth")) and time.time() < deadline:
+            time.sleep(0.1)
+        (tmp_path / "saved" / "BPR-of-another-run.pth").touch()
+        process.send_signal(getattr(signal, name))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    last = err.splitlines()[-1]
+    (own,) = [path.name for path in tmp_path.glob("saved/*.pth") if path.name != "BPR-of-another-run.pth"]
+    assert last == f"Interrupted: the last checkpoint is saved/{own}; go on with --resume=saved/{own}."
+    assert not list(tmp_path.glob("saved/.*"))
+
+
+def test_files_of_settings_with_spaces_in_their_names(in_tmp: Path, calls: list[Any]) -> None:
+    (in_tmp / "my files").mkdir()
+    (in_tmp / "my files" / "a.yaml").touch()
+    with pytest.raises(SystemExit):
+        main(["run", "-c", "my files/a.yaml", "-c", "b.yaml c.yaml"])
+    assert calls[0]["config_file_list"] == ["my files/a.yaml", "b.yaml", "c.yaml"]
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,81 @@
+"""What a command says when it is interrupted: by Ctrl-C, by a scheduler, or because its terminal is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT
+_SIGNALS = ("SIGTERM", "SIGHUP")
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end; it goes the way of Ctrl-C.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _default() -> str:
+    return ""
+
+
+@contextmanager
+def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
+    """Inside the block Ctrl-C, SIGTERM and SIGHUP end the command with a sentence and exit code 130, 143 or 129.
+
+    Args:
+        advice: says what was kept and how to go on, when it comes to that.
+    """
+    before: dict[signal.Signals, Any] = {}
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # A signal that is ignored (nohup) stays so.
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # outside of the main thread
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not cut the sentence short
+        text = advice()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo("Interrupted" + (f": {text}." if text else "."), err=True)
+        sys.exit(128 + stop.number if isinstance(stop, Stopped) else EXIT_INTERRUPTED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def checkpoint_advice(resumed: Any = None) -> Callable[[], str]:
+    """Advice that names the checkpoint which this process, and no other, wrote last.
+
+    Args:
+        resumed: the checkpoint that the run goes on from, if any.
+    """
+
+    def advice() -> str:
+        module = sys.modules.get("recbole_fair.io.checkpoint")
+        path = (module.last_saved() if module is not None else None) or resumed
+        if path:
+            return f"the last checkpoint is {path}; go on with --resume={path}"
+        return "no checkpoint was written yet"
+
+    return advice
