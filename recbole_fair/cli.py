@@ -289,7 +289,7 @@ def explain(
 def report(paths: tuple[str, ...], output: str | None) -> None:
     """Make one HTML file of result documents; it opens from the disk and needs no network.
 
-    Takes the JSON files of run and evaluate (--result_file), sweep, compare and explain, and folders with them.
+    Takes the JSON files of run and evaluate (--result_file), sweep, compare, explain and audit, and folders with them.
     """
     from recbole_fair.report.html import write_report
 

@@ -416,8 +416,8 @@ def document_of(content: Mapping[str, Any], source: str | Path) -> Document:
     """
     if not is_document(content):
         raise FairError(
-            f"{source} is no result of recbole_fair: name files that run --result_file, evaluate, sweep, compare or "
-            "explain have written."
+            f"{source} is no result of recbole_fair: name files that run --result_file, evaluate, sweep, compare, "
+            "explain or audit have written."
         )
     version = content.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:

@@ -89,7 +89,7 @@ def write_report(paths: Sequence[str | Path], output: str | Path | None = None) 
     """Write the report of result documents.
 
     Args:
-        paths: JSON files of run, evaluate, sweep, compare and explain, or folders with them.
+        paths: JSON files of run, evaluate, sweep, compare, explain and audit, or folders with them.
         output: the HTML file; when left out ``report.html`` in the first folder named, or beside the first file with
             its name.
 

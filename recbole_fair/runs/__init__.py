@@ -1,1 +1,1 @@
-"""From a request to files: run, evaluate, sweep, compare, explain."""
+"""From a request to files: run, evaluate, sweep, compare, explain, audit."""

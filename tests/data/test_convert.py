@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recbole_fair.cli import main
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.data.facts.interactions import split_interactions
+from recbole_fair.data.reading.prepare import load_data
 from recbole_fair.data.reading.table import Form, Table, read_table
 from recbole_fair.data.tables.conversion import Request, convert
 from recbole_fair.data.tables.sources import open_table
@@ -275,6 +278,24 @@ def test_ratings_that_are_words_only_stop_who_named_them(tmp_path: Path) -> None
     assert report.header == ["user_id:token", "item_id:token"]
     with pytest.raises(FairError, match="'score' holds no ratings but texts such as 'good'"):
         convert(Request(source, tmp_path / "shop", rating="score", overwrite=True))
+
+
+def test_a_converted_data_set_is_the_one_it_was(small_data: Path, tmp_path: Path) -> None:
+    """From atomic files through csv with dates and back: loaders of the two hold the same."""
+    frame = pd.read_csv(small_data / "small" / "small.inter", sep="\t", dtype=str)
+    frame.columns = ["userId", "movieId", "rating", "when"]
+    frame["when"] = pd.to_datetime(frame["when"].astype(int), unit="s").dt.strftime("%d.%m.%Y %H:%M:%S")
+    frame.to_csv(tmp_path / "ratings.csv", index=False)
+    convert(Request(tmp_path / "ratings.csv", tmp_path / "again", time="when"))
+    found = []
+    for name, folder in (("small", small_data), ("again", tmp_path)):
+        config = FairConfig("SASRec", name, config_dict={"data_path": str(folder)})
+        parts = [split_interactions(loader._dataset) for loader in load_data(config)]
+        data = load_data(config)[0]._dataset
+        found.append([(data.id2token("user_id", p.user), data.id2token("item_id", p.item), p.time) for p in parts])
+    for one, other in zip(*found, strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
