@@ -32,8 +32,8 @@ def words(text: str | None) -> list[str]:
 @click.option("--users", help="Table of users.")
 @click.option("--user", help="Column of users.  [default: the one with a usual name]")
 @click.option("--item", help="Column of items.")
-@click.option("--rating", help="Column of ratings.")
-@click.option("--time", help="Column of times: ISO or other dates, or numbers since 1970.")
+@click.option("--rating", help="Column of ratings; none to leave them out.")
+@click.option("--time", help="Column of times (dates, or numbers since 1970); none to leave them out.")
 @click.option("--time-unit", help="Of numbers: s, ms, us or ns.  [default: by their size]")
 @click.option("--time-format", help="Of dates, as strptime takes it: '%d.%m.%Y %H:%M'.  [default: found]")
 @click.option("--keep", help="Further columns of the interactions: all, or names joined by commas, as price:float.")
@@ -52,13 +52,12 @@ def convert_command(
     """
     from recbole_fair.data.tables.conversion import Request, convert
 
-    separator = separator.encode().decode("unicode_escape") if separator is not None else None
     request = Request(
         source,
         keep=words(keep),
         types=words(types),
         columns=words(columns) or None,
-        separator=separator,
+        separator=separator.replace("\\t", "\t") if separator else None,
         **options,  # type: ignore[arg-type]
     )
     for report in convert(request):

@@ -179,6 +179,16 @@ def test_instants_and_numbers_of_parquet(tmp_path: Path) -> None:
     assert {"tags:token_seq", "price:float", "sort:float"} < set(report.header)
 
 
+def test_ratings_and_times_may_be_left_out(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "r.csv", ["user", "item", "rating", "date"], [("u", "i", "4", "yesterday")])
+    with pytest.raises(FairError, match="whose form is not known"):
+        convert(Request(source, tmp_path / "shop"))
+    (report,) = convert(Request(source, tmp_path / "shop", rating="none", time="none"))
+    assert report.header == ["user_id:token", "item_id:token"]
+    with pytest.raises(FairError, match="names no data set"):
+        convert(Request(source, tmp_path / ".."))
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     rows = [("u", "i", "4", "1425218523"), ("", "i", "4", "1425218523"), ("u", "", "4", "1425218523")]
     rows += [("u", "i", "good", "1425218523"), ("u", "i", "", "1425218523"), ("u", "i", "4", "soon"), ("", "", "", "")]
@@ -299,9 +309,10 @@ def test_a_converted_data_set_is_the_one_it_was(small_data: Path, tmp_path: Path
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write_csv(tmp_path / "r.csv", ["who", "item", "time"], [("u", "i", "2015-03-01")])
+    source = write_csv(tmp_path / "r.dat", ["who", "item", "time"], [("u", "i", "2015-03-01")], "\t")
+    words = ["--output", str(tmp_path / "data" / "shop"), "--user=who", "--separator", "\\t"]
     with pytest.raises(SystemExit) as ended:
-        main(["convert", str(source), "--output", str(tmp_path / "data" / "shop"), "--user=who"])
+        main(["convert", str(source), *words])
     out = capsys.readouterr().out
     assert ended.value.code == 0
     assert "1 of 1 rows" in out

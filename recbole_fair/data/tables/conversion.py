@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Bools = npt.NDArray[np.bool_]
 USER, ITEM, RATING, TIME = "user_id", "item_id", "rating", "timestamp"
+_NONE = "none"
 _WORTH_SAYING = 0.5  # share of rows beyond which a reason to drop them is a mistake about the whole column
 
 
@@ -39,8 +40,8 @@ class Request:
         users: table of users, or None.
         user: column of users.
         item: column of items.
-        rating: column of ratings.
-        time: column of times.
+        rating: column of ratings; ``none`` to leave them out.
+        time: column of times, likewise.
         time_unit: of numbers: s, ms, us or ns.
         time_format: of dates, as for ``strptime``.
         keep: further columns of the interactions, ``all`` or names, each with ``:type`` if wanted.
@@ -138,7 +139,7 @@ def convert(request: Request) -> list[Report]:
         FairError: for anything that the user can mend.
     """
     folder, name = request.folder, request.name
-    if not name:
+    if name in ("", ".."):
         raise FairError(f"output={str(request.output)!r} names no data set: give data/NAME.")
     wanted = [".inter", *([".item"] if request.items else []), *([".user"] if request.users else [])]
     for suffix in wanted:
@@ -206,6 +207,8 @@ class _Interactions:
 
     def __init__(self, request: Request, table: Table, target: Path, as_text: frozenset[str]) -> None:
         given = {role: getattr(request, role) for role in ("user", "item", "rating", "time")}
+        unwanted = [role for role in ("rating", "time") if given[role] == _NONE and _NONE not in table.columns]
+        given = {role: name for role, name in given.items() if role not in unwanted}
         self.roles = find_columns(table, tuple(given), ("user", "item"), given)
         self.request, self.table, self.target, self.as_text = request, table, target, as_text
         self.report = Report(target, table.path)
