@@ -26,7 +26,21 @@ def intervention_tables(
             lines += ["", f"Neurons that {title}", *neuron_table(report["neurons"].get(side, []))]
     if "probe" in report:
         lines += ["", *probe_table(report["probe"]), "", *estimator_lines(report["bias"], report["estimator"])]
+    if "ddc" in report:
+        lines += ["", *ddc_lines(report["ddc"])]
     return lines
+
+
+def ddc_lines(ddc: Mapping[str, Any]) -> list[str]:
+    """DDC's direction of popularity and the quartiles of the two numbers that users have got."""
+    names = ("lower_quartile", "median", "upper_quartile")
+    rows = [[name, *(number(ddc[name][key], 4) for key in names)] for name in ("alpha", "beta")]
+    return [
+        *text_table(["users", "lower quartile", "median", "upper quartile"], rows),
+        f"epoch {ddc['best_epoch']} of {ddc['epochs']}; popularity's direction from {ddc['tail_items']} unpopular to "
+        f"{ddc['head_items']} popular items, correlation of items' places along it with the logarithm of their "
+        f"interactions {ddc['popularity_correlation']:.3f}",
+    ]
 
 
 def probe_table(probe: Mapping[str, Any], most: int = 12) -> list[str]:

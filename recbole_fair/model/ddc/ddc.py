@@ -169,9 +169,11 @@ class DDC(PostHocModel):
         config, device = self._config, users.device
         rng = np.random.default_rng(self._seed)
         generator = torch.Generator().manual_seed(self._seed)
+        active = torch.zeros_like(self.alpha)  # users without training items are left as they are
+        active[torch.from_numpy(np.unique(inter.user)).to(device)] = 1.0
         for numbers in (self.alpha, self.beta):
             start = (torch.rand(len(numbers), generator=generator) * 2 - 1) * float(config["ddc_init"])
-            numbers.copy_(start.to(device))
+            numbers.copy_(start.to(device) * active)
         alpha, beta = (numbers.clone().requires_grad_(True) for numbers in (self.alpha, self.beta))
         optimizer = torch.optim.Adam([alpha, beta], lr=float(config["ddc_learning_rate"]))
         losses: list[float] = []

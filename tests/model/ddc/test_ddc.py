@@ -23,6 +23,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.model.ddc.ddc import DDC, sample_unmet
 from recbole_fair.model.ddc.directions import mean_ndcg, popularity_direction, preference_directions
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+from recbole_fair.report.tables import ddc_lines
 
 OWN = {"ddc_epochs": 4, "ddc_batch_size": 64, "head_share": 0.2, "tail_share": 0.2}
 
@@ -151,6 +152,7 @@ def test_scores_by_loop_and_strengths(model: Any) -> None:
     model.set_strengths(ddc_popularity=0.0, ddc_preference=0.0)
     base = model.base.full_sort_predict(batch).view(11, -1)
     assert torch.equal(model.full_sort_predict(batch), base)
+    assert float(model.alpha[0]) == float(model.beta[0]) == 0.0  # nobody's id
 
 
 def test_learning_lowers_the_loss(model: Any) -> None:
@@ -195,6 +197,9 @@ def test_run_and_checkpoint(base: str, small_data: Path, in_tmp: Path) -> None:
     best = report["validation_ndcg"][report["best_epoch"] - 1]
     assert best == pytest.approx(result["best_valid_result"]["ndcg@5"], abs=1e-6)
     assert best == max(report["validation_ndcg"])
+    lines = "\n".join(ddc_lines(report))
+    assert f"{report['alpha']['median']:.4f}" in lines
+    assert f"epoch {report['best_epoch']} of {report['epochs']}" in lines
     assert evaluate_checkpoint(result["checkpoint"])["variants"] == result["variants"]
     off = evaluate_checkpoint(result["checkpoint"], {"ddc_popularity": 0, "ddc_preference": 0})
     assert off["test_result"] == result["base_test_result"]
