@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from recbole_fair.config.keys import Key, Need
+from recbole_fair.config.kinds import is_whole
 
 _TABLE = Need(4e3, "of memory for a table of a thousand rows")
 _LAYERS = Need(16_384, "of memory at a width of 64")
@@ -24,12 +25,19 @@ _LAYER_SIZES = Key("list", of=_SIZE)
 _WEIGHTS = Key("list", of=_WEIGHT)
 _PATH = Key("path", optional=True)
 _COLUMN = Key("column")
+_COLUMNS = Key("list", of=_COLUMN)
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "leakyrelu", "none")
 _POOLING = ("mean", "max", "sum")
 
 
 def _of(key: Key, names: str) -> Iterator[tuple[str, Key]]:
     return ((name, key) for name in names.split())
+
+
+def _fields_of(value: Mapping[object, object]) -> str | None:
+    if all(is_whole(number) and _COLUMNS.accepts(names) for number, names in value.items()):
+        return None
+    return "it must give the columns of each field by its number, as in {0: [user_id], 1: [item_id, class]}"
 
 
 def _one_of(*choices: str) -> Key:
@@ -127,8 +135,8 @@ OF_MODELS: dict[str, Key] = {
     **dict(_of(_WEIGHTS, "mixture_weights reg_weights")),
     **dict(_of(_PATH, "pretrain_path mf_pretrain_path mlp_pretrain_path")),
     "item_attribute": _COLUMN,
-    "selected_features": Key("list", of=_COLUMN),
-    "fields": Key("dict", optional=True),
+    "selected_features": _COLUMNS,
+    "fields": Key("dict", check=_fields_of, optional=True),
     # Choices.
     "accum": _one_of("stack", "sum"),
     "ae_act_func": _one_of(*_ACTIVATIONS),
@@ -168,10 +176,10 @@ OF_MODELS: dict[str, Key] = {
     "warm_up": Key("str"),
     "weight_mode": _one_of("", "dynamic", "static", "max_logits"),
     # Decision trees, whose settings their libraries check.
-    "lgb_params": Key("dict"),
+    "lgb_params": Key("dict", of=Key("any")),
     "lgb_num_boost_round": Key("int", low=1, high=10**6),
     "lgb_early_stopping_rounds": Key("int", low=1, high=10**6, optional=True),
-    "xgb_params": Key("dict"),
+    "xgb_params": Key("dict", of=Key("any")),
     "xgb_num_boost_round": Key("int", low=1, high=10**6),
     "xgb_early_stopping_rounds": Key("int", low=1, high=10**6, optional=True),
     "xgb_model": _PATH,

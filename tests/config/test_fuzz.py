@@ -44,7 +44,7 @@ def keys() -> list[str]:
 def outcome(model: str, settings: dict[str, Any]) -> str:
     """``taken`` or the sentence; any other exception is a failure of the test."""
     try:
-        config = FairConfig(model, "ml-100k", config_dict=settings)
+        config = FairConfig(config_dict={"model": model, "dataset": "ml-100k", **settings})
     except FairError as error:
         said = str(error)
         return said if "\n" not in said and len(said) < 1500 else f"unfit to be shown: {said}"
