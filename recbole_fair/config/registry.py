@@ -68,6 +68,7 @@ TRAINERS: dict[str, str] = {
 
 # Classes that one's own derive from.
 _MODEL = "recbole.model.abstract_recommender:AbstractRecommender"
+_POST_HOC = "recbole_fair.model.posthoc:PostHocModel"
 _RERANKER = "recbole_fair.rerank.base:ReRanker"
 _TRAINER = "recbole.trainer:Trainer"
 _MIXIN = "recbole_fair.trainer.trainer:FairTrainerMixin"
@@ -159,6 +160,10 @@ def get_model(name: str, base: str | type[Any] | None = None) -> type[Any]:
             raise FairError(f"base={base.__name__} does not go with model={name}: say --model={method}.")
         made: type[Any] = load(METHODS[method]).on(base)
         return made
+    if base is not None and ":" in name:  # a method of one's own
+        own = load_class_named("model", name, load(_POST_HOC), "recbole_fair.model.posthoc.PostHocModel")
+        on_base: type[Any] = own.on(base)
+        return on_base
     if base is not None:
         raise FairError(
             f"base={base.__name__}: {name} stands on no base model; those that do are {', '.join(METHODS)}."

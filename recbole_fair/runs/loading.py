@@ -148,7 +148,7 @@ def config_of(
         refuse_stored(stored, changes)
     named = changes.get("model")
     if isinstance(named, str) and ":" in named:
-        model = get_model(named)
+        model = get_model(named, changes.pop("base", None))
         changes["model"] = model.__name__
     for fixed in ("model", "dataset"):
         if changes.pop(fixed, content[fixed]) != content[fixed]:

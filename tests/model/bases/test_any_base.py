@@ -140,3 +140,36 @@ def test_a_class_of_ones_own(tiny: Path, in_tmp: Path, monkeypatch: pytest.Monke
         evaluate_checkpoint(file)
     with pytest.raises(FairError, match="Wrong cannot be a base: represent_users times"):
         run_recbole_fair("PopSteer", "tiny", config_dict={**own, "base": "own_base_model:Wrong"})
+
+
+METHOD = """
+from recbole.model.general_recommender import BPR
+from recbole_fair.config.keys import Key
+from recbole_fair.model.posthoc import PostHocModel
+
+
+class Shrunk(PostHocModel):
+    base_class, base_model_name, type, input_type = BPR, "BPR", BPR.type, BPR.input_type
+    keys = {"shrink": Key("float", default=0.5, scope="strength", what="factor on the first coordinate")}
+
+    def fit_intervention(self, train_data, valid_data, show_progress=False):
+        self.fitted.fill_(True)
+        return {}
+
+    def edit(self, users, variant):
+        moved = users.clone()
+        moved[:, 0] *= self.shrink
+        return moved
+"""
+
+
+def test_a_method_of_ones_own_on_another_base(tiny: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (in_tmp / "own_method.py").write_text(METHOD)
+    monkeypatch.syspath_prepend(str(in_tmp))
+    named = {"model": "own_method:Shrunk", "base": "MultiVAE"}
+    own = {key: value for key, value in of_base_alone(of_base(tiny, "MultiVAE")).items()}
+    result = run_recbole_fair(named["model"], "tiny", config_dict={**own, "base": "MultiVAE"})
+    assert result["model"] == "ShrunkMultiVAE"
+    assert evaluate_checkpoint(result["checkpoint"], named)["variants"] == result["variants"]
+    off = evaluate_checkpoint(result["checkpoint"], {**named, "shrink": 1.0})
+    assert off["test_result"] == result["base_test_result"]
