@@ -185,6 +185,7 @@ def test_a_bias_and_adjustments_plug_in(trained, in_tmp):
 
 
 def test_the_command_in_a_folder_without_data(trained, in_tmp):
+    pytest.importorskip("pyarrow")
     file = trained("PopSteerSASRec")
     done = CliRunner().invoke(cli, ["recommend", file, "--history", "i1 i2 i3", "-k", "4"])
     assert done.exit_code == 0, done.output
