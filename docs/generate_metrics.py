@@ -18,6 +18,7 @@ import torch
 from recbole.evaluator import metrics as recbole_metrics
 from recbole.evaluator.collector import DataStruct
 from scipy import stats
+from scipy.integrate import trapezoid
 from scipy.spatial.distance import jensenshannon
 
 from recbole_fair.config.general_keys import KEYS
@@ -120,7 +121,7 @@ def scipy_values(x: EvalInputs) -> dict[str, float]:
     """What scipy and numpy offer for the same quantities."""
     counts = x.recommended_counts(K).numpy()
     ranked = np.sort(counts)
-    area = np.trapz(np.concatenate([[0], ranked.cumsum() / ranked.sum()]), dx=1 / len(ranked))
+    area = trapezoid(np.concatenate([[0], ranked.cumsum() / ranked.sum()]), dx=1 / len(ranked))
     shown = list_shares(x.segments, x.items, [K])[:, 0].numpy()
     past = history_shares(x.segments, *x.history).numpy()
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -186,7 +187,11 @@ def test_digests_do_not_depend_on_the_types_of_the_machine(folder, in_tmp, monke
     other = copy.deepcopy(groups)
     other.matrix.indices = other.matrix.indices.astype(np.int64)
     other.matrix.indptr = other.matrix.indptr.astype(np.int64)
-    other.matrix.data = other.matrix.data.astype(">f4")
+    if tuple(map(int, scipy.__version__.split(".")[:2])) < (
+        1,
+        14,
+    ):  # later ones hold no numbers of the other byte order
+        other.matrix.data = other.matrix.data.astype(">f4")
     assert _digests(features, other) == digests
     other.matrix.data[0] += 0.25
     assert _digests(features, other)["groups"] != digests["groups"]
