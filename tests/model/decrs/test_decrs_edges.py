@@ -190,7 +190,7 @@ def test_digests_do_not_depend_on_the_types_of_the_machine(folder, in_tmp, monke
     if tuple(map(int, scipy.__version__.split(".")[:2])) < (
         1,
         14,
-    ):  # later ones hold no numbers of the other byte order
+    ):  # later ones hold no other byte order
         other.matrix.data = other.matrix.data.astype(">f4")
     assert _digests(features, other) == digests
     other.matrix.data[0] += 0.25
