@@ -224,6 +224,13 @@ _ENTRIES_OF_TRAINING: dict[str, tuple[type, ...]] = {
     "random": (dict,),
     "loader": (dict, torch.Tensor, type(None)),
 }
+_ENTRIES_OF_CONFIG: dict[str, tuple[type, ...]] = {
+    "seed": (int, type(None)),
+    "epochs": (int,),
+    "eval_step": (int,),
+    "stopping_step": (int,),
+    "metrics": (list, tuple, str),
+}
 
 
 def check_entries(content: Mapping[str, Any], source: str | Path) -> None:
@@ -243,8 +250,16 @@ def check_entries(content: Mapping[str, Any], source: str | Path) -> None:
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
                 raise FairError(f"{source} is not usable: {name} holds {key!r}, which is no tensor with a name.")
     for name in ("config", "user_settings"):
-        if not all(isinstance(key, str) for key in content[name]):
-            raise FairError(f"{source} is not usable: a key of its {name} is not a text.")
+        for key, value in content[name].items():
+            if not isinstance(key, str) or _holds_tensor(value):
+                raise FairError(f"{source} is not usable: {name} holds {key!r}, which is no setting.")
+    _check_types(content["config"], _ENTRIES_OF_CONFIG, source, "config.")
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensor, value.values()))
+    return isinstance(value, torch.Tensor) or (isinstance(value, list | tuple) and any(map(_holds_tensor, value)))
 
 
 def _check_types(

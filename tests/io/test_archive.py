@@ -22,7 +22,7 @@ from recbole_fair.io.checkpoint import load_checkpoint, pack_arrays, save_checkp
 NEEDED: dict[str, Any] = {
     "model": "M",
     "dataset": "d",
-    "config": {"seed": 1, "epochs": 1, "eval_step": 1, "stopping_step": 1},
+    "config": {"seed": 1, "epochs": 1, "eval_step": 1, "stopping_step": 1, "metrics": ["NDCG"]},
     "user_settings": {"topk": [5]},
     "fingerprint": "abc",
     "state_dict": {"weight": torch.arange(6.0).reshape(2, 3), "flags": torch.tensor([True, False])},

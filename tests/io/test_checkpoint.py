@@ -26,7 +26,7 @@ def content(**more):
     return {
         "model": "M",
         "dataset": "d",
-        "config": {"seed": 1, "epochs": 1, "eval_step": 1, "stopping_step": 1},
+        "config": {"seed": 1, "epochs": 1, "eval_step": 1, "stopping_step": 1, "metrics": ["NDCG"]},
         "user_settings": {},
         "fingerprint": None,
         "state_dict": {},
