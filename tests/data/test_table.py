@@ -258,7 +258,7 @@ def test_columns_that_are_not_asked_for_are_not_looked_at(tmp_path: Path) -> Non
 
 
 def test_two_cells_with_one_hash_stay_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recbole_fair.data.reading.blocks._mixed", lambda parts: parts[0])
+    monkeypatch.setattr("recbole_fair.data.reading.blocks._mixed", lambda cells: cells[:, 0].copy())
     assert cells(read(tmp_path, TWO + "abcdefghi\tx\nabcdefghj\tx\n")) == [["abcdefghi", "x"], ["abcdefghj", "x"]]
 
 

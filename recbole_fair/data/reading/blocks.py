@@ -123,7 +123,7 @@ class Block:
         """Index of a row's line within the block."""
         return row if self.lines is None else int(self.lines[row])
 
-    def texts(self, column: int) -> tuple[Codes, list[bytes]]:
+    def texts(self, column: int) -> tuple[Codes, Distinct]:
         """Cells of a column, numbered.
 
         Returns:
@@ -131,20 +131,14 @@ class Block:
         """
         starts, ends = self._starts[:, column], self._ends[:, column]
         lengths = ends - starts
-        words = -(-int(lengths.max(initial=1)) // WORD)
+        words = max(1, -(-int(lengths.max(initial=0)) // WORD))
         if words > _MOST_WORDS:
             return self._texts_one_by_one(starts, ends)
-        key = self._word(starts, lengths, 0)
-        if words == 1:
-            codes, found = pd.factorize(key)
-            return codes.astype(np.int32), np.frombuffer(found.astype("<u8").tobytes(), dtype=f"S{WORD}").tolist()
-        parts = [key, *(self._word(starts, lengths, number) for number in range(1, words))]
-        codes, found = pd.factorize(_mixed(parts))
-        first = np.empty(len(found), dtype=np.intp)
-        first[codes[::-1]] = np.arange(len(codes))[::-1]
-        if any((part != part[first][codes]).any() for part in parts):  # two cells with one hash
-            return self._texts_one_by_one(starts, ends)
-        return codes.astype(np.int32), self._cells(starts[first], ends[first])
+        cells = np.empty((len(lengths), words), dtype=np.uint64)
+        for number in range(words):
+            cells[:, number] = self._word(starts, lengths, number)
+        found = _distinct(cells)
+        return self._texts_one_by_one(starts, ends) if found is None else found
 
     def _word(self, starts: Ints, lengths: Ints, number: int) -> Words:
         """Bytes ``8 number`` to ``8 number + 7`` of each cell, 0 behind its end."""
@@ -152,15 +146,11 @@ class Block:
         at = np.minimum(starts + (_BEFORE + WORD * number), len(self._words) - 1)
         return self._words[at] & _LOW[left]
 
-    def _cells(self, starts: Ints, ends: Ints) -> list[bytes]:
-        data = self.data
-        return [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-
     def _texts_one_by_one(self, starts: Ints, ends: Ints) -> tuple[Codes, list[bytes]]:
         index: dict[bytes, int] = {}
-        codes = np.fromiter(
-            (index.setdefault(cell, len(index)) for cell in self._cells(starts, ends)), np.int32, len(starts)
-        )
+        data = self.data
+        cells = (data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+        codes = np.fromiter((index.setdefault(cell, len(index)) for cell in cells), np.int32, len(starts))
         return codes, list(index)
 
     def numbers(self, column: int) -> Floats:
@@ -173,8 +163,8 @@ class Block:
         values = self._whole_numbers(ends, ends - starts)
         if values is not None:
             return values
-        codes, texts = self.texts(column)
-        return numbers_of([text.decode() for text in texts], codes)
+        codes, cells = self.texts(column)
+        return numbers_of([cell.decode() for cell in as_bytes(cells)], codes)
 
     def _whole_numbers(self, ends: Ints, lengths: Ints) -> Floats | None:
         """Cells of digits alone; None if there are others."""
@@ -236,10 +226,65 @@ def numbers_of(texts: Sequence[str], codes: Codes) -> Floats:
     return values[codes]
 
 
-def _mixed(parts: Sequence[Words]) -> Words:
-    """A hash of several words, row by row."""
-    mixed = np.zeros_like(parts[0])
-    for part in parts:
-        mixed = (mixed ^ part) * np.uint64(0x9E3779B97F4A7C15)
+#: Distinct cells: eight bytes a word, ``[k, words]``, or one by one where some are long.
+Distinct = Words | list[bytes]
+
+
+def as_bytes(cells: Distinct) -> list[bytes]:
+    """Distinct cells as bytes."""
+    if isinstance(cells, list):
+        return cells
+    width = WORD * cells.shape[1]
+    return np.frombuffer(np.ascontiguousarray(cells, dtype="<u8").tobytes(), dtype=f"S{width}").tolist()
+
+
+def joined(parts: Sequence[tuple[Codes, Distinct]]) -> tuple[Codes, list[bytes]]:
+    """Cells of one stretch after another over one numbering.
+
+    Args:
+        parts: numbers and distinct cells of each stretch.
+
+    Returns:
+        Number of each row's cell, and the distinct cells in order of appearance.
+    """
+    if not parts:
+        return np.empty(0, dtype=np.int32), []
+    words = [cells for _, cells in parts if not isinstance(cells, list)]
+    found = None
+    if len(words) == len(parts):
+        width = max(cells.shape[1] for cells in words)
+        found = _distinct(np.concatenate([np.pad(cells, ((0, 0), (0, width - cells.shape[1]))) for cells in words]))
+    if found is not None:
+        numbers, distinct = found[0], as_bytes(found[1])
+    else:
+        index: dict[bytes, int] = {}
+        every = (cell for _, cells in parts for cell in as_bytes(cells))
+        numbers = np.fromiter((index.setdefault(cell, len(index)) for cell in every), np.int32)
+        distinct = list(index)
+    ends = np.cumsum([len(cells) for _, cells in parts])[:-1]
+    own = np.split(numbers, ends)
+    return np.concatenate([number[codes] for number, (codes, _) in zip(own, parts, strict=True)]), distinct
+
+
+def _distinct(cells: Words) -> tuple[Codes, Words] | None:
+    """Number rows ``[n, words]`` in order of appearance; None if two different ones have one hash."""
+    if cells.shape[1] == 1:
+        codes, found = pd.factorize(cells[:, 0])
+        return codes.astype(np.int32), found[:, None]
+    codes, hashes = pd.factorize(_mixed(cells))
+    first = np.empty(len(hashes), dtype=np.intp)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    distinct = cells[first]
+    for number in range(cells.shape[1]):
+        if (cells[:, number] != distinct[:, number][codes]).any():
+            return None
+    return codes.astype(np.int32), distinct
+
+
+def _mixed(cells: Words) -> Words:
+    """A hash of each row ``[n, words]``."""
+    mixed = np.zeros(len(cells), dtype=np.uint64)
+    for number in range(cells.shape[1]):
+        mixed = (mixed ^ cells[:, number]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return mixed

@@ -39,11 +39,18 @@ def _digits(keys: npt.NDArray[Any]) -> list[npt.NDArray[np.uint16]] | None:
         if not keys.min() >= 0:  # the bits of negative numbers fall; NaN is no number
             return None
         bits = (keys + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    elif keys.dtype == np.float64:
+        low = keys.min()
+        if not (np.isfinite(low) and keys.max() - low < 1 << (2 * _DIGIT)):
+            return None
+        bits = (keys - low).astype(np.uint32)
+        if (bits != keys - low).any():  # not whole numbers
+            return None
     elif keys.dtype.kind in "iu" and keys.min() >= 0 and keys.max() < 1 << (2 * _DIGIT):
         bits = keys.astype(np.uint32)
     else:
         return None
-    low = (bits & np.uint32((1 << _DIGIT) - 1)).astype(np.uint16)
+    lower = (bits & np.uint32((1 << _DIGIT) - 1)).astype(np.uint16)
     if int(bits.max()) < 1 << _DIGIT:
-        return [low]
-    return [low, (bits >> np.uint32(_DIGIT)).astype(np.uint16)]
+        return [lower]
+    return [lower, (bits >> np.uint32(_DIGIT)).astype(np.uint16)]

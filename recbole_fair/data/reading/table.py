@@ -19,14 +19,14 @@ import pandas as pd
 from recbole.utils import FeatureType
 
 from recbole_fair.config.contract import Settings
-from recbole_fair.data.reading.blocks import Block, Codes, Floats, NumberError, WidthError, numbers_of
+from recbole_fair.data.reading.blocks import Block, Codes, Distinct, Floats, NumberError, WidthError, joined, numbers_of
 from recbole_fair.data.reading.quoted import QuoteError, records
 from recbole_fair.errors import FairError
 
 logger = logging.getLogger(__name__)
 
 TYPES = tuple(kind.value for kind in FeatureType)
-_BLOCK = 1 << 24  # bytes a block
+_BLOCK = 1 << 25  # bytes a block
 _ROWS = 1 << 16  # rows that are collected before they are numbered, where there are quotes
 _UTF8 = ("utf-8", "ascii")
 _Strings = npt.NDArray[np.object_]
@@ -216,35 +216,26 @@ def read_table(path: Path, form: Form, fields: Sequence[str] | None = None, as_t
     spans = _Spans()
     if not (form.in_bytes and _read_blocks(path, form, len(header), columns, places, spans)):
         _read_records(path, form, len(header), columns, places, spans)
-    texts = {
-        name: TextColumn(header[name], column.codes(), column.texts())
-        for name, column in columns.items()
-        if isinstance(column, _Cells)
-    }
+    texts = {name: column.column(header[name]) for name, column in columns.items() if isinstance(column, _Cells)}
     numbers = {name: NumberColumn(column.values()) for name, column in columns.items() if isinstance(column, _Numbers)}
     return Table(path, header, spans.n_rows, texts, numbers, spans.line_of)
 
 
 class _Cells:
-    """Texts of a column, numbered as they come."""
+    """Texts of a column, stretch by stretch, each numbered for itself until all are there."""
 
     def __init__(self) -> None:
-        self._index: dict[bytes | str, int] = {}
-        self._codes: list[Codes] = []
+        self._parts: list[tuple[Codes, Distinct]] = []
 
-    def add(self, codes: Codes, texts: Sequence[bytes | str]) -> None:
-        """Append rows whose cells are numbered among themselves."""
-        index = self._index
-        numbers = np.fromiter((index.setdefault(text, len(index)) for text in texts), np.int32, len(texts))
-        self._codes.append(numbers[codes])
+    def add(self, codes: Codes, cells: Distinct) -> None:
+        """Append rows."""
+        self._parts.append((codes, cells))
 
-    def codes(self) -> Codes:
-        return np.concatenate(self._codes) if self._codes else np.empty(0, dtype=np.int32)
-
-    def texts(self) -> _Strings:
-        found = np.empty(len(self._index), dtype=object)
-        found[:] = [text if isinstance(text, str) else text.decode() for text in self._index]
-        return found
+    def column(self, kind: str) -> TextColumn:
+        codes, cells = joined(self._parts)
+        texts = np.empty(len(cells), dtype=object)
+        texts[:] = [cell.decode() for cell in cells]
+        return TextColumn(kind, codes, texts)
 
 
 class _Numbers:
@@ -405,7 +396,7 @@ def _add_rows(
         cells[:] = [row[places[name]] for row in rows]
         codes, texts = pd.factorize(cells)
         if isinstance(column, _Cells):
-            column.add(codes.astype(np.int32), texts.tolist())
+            column.add(codes.astype(np.int32), [text.encode() for text in texts])
             continue
         try:
             column.add(numbers_of(texts.tolist(), codes.astype(np.int32)))

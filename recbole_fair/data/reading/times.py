@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from recbole.utils import ModelType
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.config.traits import Traits
 from recbole_fair.data.contract import DataSet
+from recbole_fair.data.reading.order import stable_order
 from recbole_fair.data.reading.table import Table
 from recbole_fair.errors import FairError
 
@@ -67,18 +68,31 @@ def keep_order_of_times(config: Settings, dataset: DataSet) -> None:
         dataset: what RecBole read, before ``build``; changed in place.
     """
     feat, field = dataset.inter_feat, dataset.time_field
-    if field is None or not isinstance(feat, pd.DataFrame) or field not in feat or not _loses(feat[field]):
+    if field is None or not isinstance(feat, pd.DataFrame) or field not in feat:
         return
-    times = np.asarray(feat[field], dtype=np.float64)
-    if times.min() != 0:
-        feat[field] = times - times.min()
+    times = feat[field].to_numpy(dtype=np.float64)
+    if not len(times) or _holds_whole_numbers(times):
+        return
+    order = stable_order(times)
+    rising = times if order is None else times[order]
+    if not _loses(rising):
+        return
+    first = rising[0]
+    if first != 0:
+        feat[field] = times - first
         logger.info("'%s' counts from the first interaction: single precision does not hold the times apart.", field)
     by_time = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
-    if by_time and config["benchmark_filename"] is None and _loses(feat[field]):
-        dataset.inter_feat = feat.sort_values(field, kind="stable", ignore_index=True)
+    if by_time and config["benchmark_filename"] is None and order is not None and _loses(rising - first):
+        dataset.inter_feat = feat.take(order).reset_index(drop=True)
 
 
-def _loses(times: Any) -> bool:
-    """Whether single precision makes different times equal."""
-    distinct = np.unique(np.asarray(times, dtype=np.float64))
-    return bool((np.diff(distinct.astype(np.float32)) == 0).any())
+def _holds_whole_numbers(times: npt.NDArray[np.float64]) -> bool:
+    """Whether single precision has room for these, all of them being whole."""
+    small = np.abs(times) <= 1 << 24
+    return bool(small.all()) and bool((np.floor(times) == times).all())
+
+
+def _loses(rising: npt.NDArray[np.float64]) -> bool:
+    """Whether single precision makes different times equal; missing ones stand at the end."""
+    single = rising.astype(np.float32)
+    return bool(((rising[1:] > rising[:-1]) & (single[1:] == single[:-1])).any())
