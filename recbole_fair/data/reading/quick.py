@@ -49,6 +49,8 @@ class QuickReading(Dataset):
     inter_feat: Any  # a table before ``build``, columns of tensors after it
     user_feat: Any
     item_feat: Any
+    _waits = False
+    _order: Ints | None = None
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
         load_col, unload_col = self._get_load_and_unload_col(source)
@@ -191,6 +193,40 @@ class QuickReading(Dataset):
         ids = np.asarray(self.inter_feat[field])
         return len(ids) / max(int(np.count_nonzero(np.bincount(ids))), 1)
 
+    def build(self) -> list[Dataset]:
+        """RecBole's split. Rows are put into order together with it, in one step, not before."""
+        try:
+            return super().build()
+        finally:
+            self._waits = False
+            if self._order is not None and self._order_matters():
+                self.inter_feat._reindex(torch.from_numpy(self._order))
+            self._order = None
+
+    def _change_feat_format(self) -> None:
+        super()._change_feat_format()
+        self._waits = True  # what sorts or shuffles from here on is followed by the split
+
+    def copy(self, new_inter_feat: Interaction) -> Dataset:
+        """This data set with other interactions, which are in order already."""
+        twin = super().copy(new_inter_feat)
+        twin._waits, twin._order = False, None
+        return twin
+
+    def _order_matters(self) -> bool:
+        """Whether the rows of the whole data set are looked at after the split: popular items are drawn from them."""
+        phases = ("train", "valid", "test")
+        return bool(self.config["repeatable"]) and any(
+            self.config[f"{phase}_neg_sample_args"]["distribution"] == "popularity" for phase in phases
+        )
+
+    def shuffle(self) -> None:
+        """Shuffle the interactions in place."""
+        if self._waits:
+            self._order = torch.randperm(len(self.inter_feat)).numpy()
+        else:
+            super().shuffle()
+
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """Sort the interactions in place, as RecBole does: stably.
 
@@ -210,7 +246,9 @@ class QuickReading(Dataset):
             step = stable_order(keys if order is None else keys[order])
             if step is not None:
                 order = step if order is None else order[step]
-        if order is not None:
+        if self._waits:
+            self._order = order
+        elif order is not None:
             self.inter_feat._reindex(torch.from_numpy(order))
 
     # -- splits --------------------------------------------------------------------------------------------------
@@ -227,7 +265,7 @@ class QuickReading(Dataset):
             ends = [0, *self._calcu_split_ids(tot=len(self), ratios=shares), len(self)]
             rows = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
         else:
-            groups = Groups.of(self.inter_feat[group_by].numpy())
+            groups = Groups.of(self._in_order(group_by))
             rows = by_ratio(groups, len(shares), lambda size: self._calcu_split_ids(tot=size, ratios=shares))
         return self._parts(rows)
 
@@ -245,7 +283,7 @@ class QuickReading(Dataset):
         if group_by is None:
             raise ValueError("leave one out strategy require a group field")
         empty = np.zeros(0, dtype=np.int64)
-        groups = Groups.of(self.inter_feat[group_by].numpy())
+        groups = Groups.of(self._in_order(group_by))
         if leave_one_mode == "valid_and_test":
             rows = leave_out(groups, 2)
         elif leave_one_mode == "valid_only":
@@ -272,17 +310,22 @@ class QuickReading(Dataset):
         if self.time_field not in self.inter_feat:
             raise ValueError(f"Field [{self.time_field}] is not in inter_feat.")
         shares = [ratio / sum(ratios) for ratio in ratios]
-        times = self.inter_feat[self.time_field].numpy()
+        times = self._in_order(self.time_field)
         early = times <= np.percentile(times, 100 * (1 - shares[-1]))
-        groups = Groups.of(self.inter_feat[group_by].numpy())
+        groups = Groups.of(self._in_order(group_by))
         return self._parts(by_time(groups, early, shares[0] / (1 - shares[2])))
+
+    def _in_order(self, field: str) -> npt.NDArray[Any]:
+        """A column of the interactions in the order that they will have."""
+        values = self.inter_feat[field].numpy()
+        return values if self._order is None else values[self._order]
 
     def _parts(self, rows: Sequence[Ints]) -> list[Dataset]:
         self._drop_unused_col()
         columns = self.inter_feat.interaction
         parts = []
         for part in rows:
-            index = torch.from_numpy(part)
+            index = torch.from_numpy(part if self._order is None else self._order[part])
             parts.append(self.copy(Interaction({name: column[index] for name, column in columns.items()})))
         return parts
 

@@ -13,6 +13,7 @@ import pandas as pd
 from recbole_fair.data.reading.order import stable_order
 
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,23 @@ class Groups:
     """
 
     order: Ints
-    group: Ints
-    position: Ints
+    group: Codes
+    position: Codes
     lengths: Ints
 
     @classmethod
     def of(cls, keys: npt.NDArray[np.integer[Any]]) -> Groups:
         """The groups of a column ``[n]``."""
-        codes = pd.factorize(keys)[0].astype(np.int64)
+        codes = pd.factorize(keys)[0].astype(np.int32)
         lengths = np.bincount(codes)
         order = stable_order(codes)
         order = np.arange(len(codes)) if order is None else order
-        group = np.repeat(np.arange(len(lengths)), lengths)
-        position = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        group = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        position = np.arange(len(codes), dtype=np.int32)
+        position -= np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
         return cls(order, group, position, lengths)
 
-    def parts(self, part: Ints, n_parts: int) -> list[Ints]:
+    def parts(self, part: npt.NDArray[np.int8], n_parts: int) -> list[Ints]:
         """Rows of each part, given the part of each entry of ``order``."""
         return [self.order[part == number] for number in range(n_parts)]
 
@@ -60,7 +62,7 @@ def by_ratio(groups: Groups, n_parts: int, ends_of: Callable[[int], Sequence[int
     """
     sizes, which = np.unique(groups.lengths, return_inverse=True)
     ends = np.array([list(ends_of(int(size))) for size in sizes], dtype=np.int64).reshape(len(sizes), n_parts - 1)
-    part = np.zeros(len(groups.order), dtype=np.int64)
+    part = np.zeros(len(groups.order), dtype=np.int8)
     of_row = which[groups.group]
     for column in range(n_parts - 1):
         part += groups.position >= ends[of_row, column]
@@ -77,10 +79,10 @@ def leave_out(groups: Groups, left_out: int) -> list[Ints]:
     Returns:
         Rows of each part.
     """
-    lengths = groups.lengths[groups.group]
+    lengths = groups.lengths.astype(np.int32)[groups.group]
     from_end = lengths - groups.position  # 1 for the last
     out = from_end <= np.minimum(left_out, lengths - 1)
-    return groups.parts(np.where(out, left_out + 1 - from_end, 0), left_out + 1)
+    return groups.parts(np.where(out, left_out + 1 - from_end, 0).astype(np.int8), left_out + 1)
 
 
 def by_time(groups: Groups, early: npt.NDArray[np.bool_], share: float) -> list[Ints]:
@@ -96,5 +98,5 @@ def by_time(groups: Groups, early: npt.NDArray[np.bool_], share: float) -> list[
     """
     counts = np.bincount(groups.group, weights=early[groups.order], minlength=len(groups.lengths)).astype(np.int64)
     ends = (counts * share).astype(np.int64)
-    part = (groups.position >= ends[groups.group]).astype(np.int64) + (groups.position >= counts[groups.group])
+    part = (groups.position >= ends[groups.group]).astype(np.int8) + (groups.position >= counts[groups.group])
     return groups.parts(part, 3)

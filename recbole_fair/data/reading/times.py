@@ -83,7 +83,8 @@ def keep_order_of_times(config: Settings, dataset: DataSet) -> None:
         logger.info("'%s' counts from the first interaction: single precision does not hold the times apart.", field)
     by_time = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
     if by_time and config["benchmark_filename"] is None and order is not None and _loses(rising - first):
-        dataset.inter_feat = feat.take(order).reset_index(drop=True)
+        columns = {name: feat[name].array.take(order) for name in feat}
+        dataset.inter_feat = pd.DataFrame(columns, copy=False)
 
 
 def _holds_whole_numbers(times: npt.NDArray[np.float64]) -> bool:
