@@ -22,6 +22,7 @@ KEYS: dict[str, Key] = {
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),
     "learning_rate_warmup": Key("float", low=0, high=10**7, what="epochs over which the rate first rises from 0"),
     # Data.
+    "data_cache": Key("bool", what="keep columns of large files as arrays beside the data", scope="machine"),
     "time_order": Key(
         "str",
         choices=("exact", "recbole"),

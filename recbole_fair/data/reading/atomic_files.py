@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def ensure_atomic_files(config: MutableSettings) -> None:
         FairError: no files and no way to get them; an empty or malformed header; missing columns.
     """
     form = form_of(config)
+    _settle_parts(config)
     files = interaction_files(config)
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -68,19 +69,18 @@ def ensure_atomic_files(config: MutableSettings) -> None:
 
 
 def interaction_files(config: Settings) -> list[Path]:
-    """The interaction files that will be read: one, or those of ``benchmark_filename``.
-
-    Raises:
-        FairError: if the latter is no list of parts: a mapping would be taken in the order of its keys.
-    """
+    """The interaction files that will be read: one, or those of ``benchmark_filename``."""
     folder, name = Path(config["data_path"]), config["dataset"]
     parts = config["benchmark_filename"]
-    if parts is not None and not (isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts)):
-        raise FairError(
-            f"benchmark_filename={parts!r} must be a list of the parts for training, validation and test in this "
-            f"order: [train, valid, test] reads {name}.train.inter, {name}.valid.inter and {name}.test.inter."
-        )
     return [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]
+
+
+def _settle_parts(config: MutableSettings) -> None:
+    """Finished splits by name, as a list in the order in which they are read: RecBole would take a mapping's keys."""
+    parts, name = config["benchmark_filename"], config["dataset"]
+    if isinstance(parts, Mapping):
+        files = [str(parts[phase]) for phase in ("train", "valid", "test")]
+        config["benchmark_filename"] = [file.removeprefix(f"{name}.").removesuffix(".inter") for file in files]
 
 
 def needs_time(config: Settings) -> bool:

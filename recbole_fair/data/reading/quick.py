@@ -17,6 +17,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_fair.data.reading.cache import cached_table
 from recbole_fair.data.reading.filters import Side, kept_rows, numbered
 from recbole_fair.data.reading.order import stable_order
 from recbole_fair.data.reading.splits import Groups, Ints, by_ratio, by_time, leave_out
@@ -68,7 +69,8 @@ class QuickReading(Dataset):
         if not columns:
             logger.warning("No columns of %s are loaded.", path)
             return None
-        table = read_table(path, form, columns)
+        read = cached_table if self.config["data_cache"] else read_table
+        table = read(path, form, columns)
         if not table.n_rows:
             what = "interactions" if source == FeatureSource.INTERACTION else "rows"
             raise FairError(f"{path} has a header but no {what}.")
@@ -265,8 +267,9 @@ class QuickReading(Dataset):
             ends = [0, *self._calcu_split_ids(tot=len(self), ratios=shares), len(self)]
             rows = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
         else:
-            groups = Groups.of(self._in_order(group_by))
-            rows = by_ratio(groups, len(shares), lambda size: self._calcu_split_ids(tot=size, ratios=shares))
+            rows = by_ratio(
+                self._groups(group_by), len(shares), lambda size: self._calcu_split_ids(tot=size, ratios=shares)
+            )
         return self._parts(rows)
 
     def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list[Dataset]:
@@ -283,13 +286,12 @@ class QuickReading(Dataset):
         if group_by is None:
             raise ValueError("leave one out strategy require a group field")
         empty = np.zeros(0, dtype=np.int64)
-        groups = Groups.of(self._in_order(group_by))
         if leave_one_mode == "valid_and_test":
-            rows = leave_out(groups, 2)
+            rows = leave_out(self._groups(group_by), 2)
         elif leave_one_mode == "valid_only":
-            rows = [*leave_out(groups, 1), empty]
+            rows = [*leave_out(self._groups(group_by), 1), empty]
         elif leave_one_mode == "test_only":
-            train, test = leave_out(groups, 1)
+            train, test = leave_out(self._groups(group_by), 1)
             rows = [train, empty, test]
         else:
             raise NotImplementedError(f"The leave_one_mode [{leave_one_mode}] has not been implemented.")
@@ -312,8 +314,10 @@ class QuickReading(Dataset):
         shares = [ratio / sum(ratios) for ratio in ratios]
         times = self._in_order(self.time_field)
         early = times <= np.percentile(times, 100 * (1 - shares[-1]))
-        groups = Groups.of(self._in_order(group_by))
-        return self._parts(by_time(groups, early, shares[0] / (1 - shares[2])))
+        return self._parts(by_time(self._groups(group_by), early, shares[0] / (1 - shares[2])))
+
+    def _groups(self, field: str) -> Groups:
+        return Groups.of(self._in_order(field))
 
     def _in_order(self, field: str) -> npt.NDArray[Any]:
         """A column of the interactions in the order that they will have."""
