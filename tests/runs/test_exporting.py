@@ -197,7 +197,7 @@ def test_the_command(trained, in_tmp):
 
 
 def test_a_learnt_bias_travels_in_the_checkpoint_and_in_the_graph(trained, small_data, in_tmp):
-    words = ["--reranker=Lorenz", "--reranker_lambda=2", "--reranker_welfare=entropy", f"--data_path={small_data}"]
+    words = ["--reranker=Lorenz", "--reranker_lambda=0.5", "--reranker_welfare=entropy", f"--data_path={small_data}"]
     done = CliRunner().invoke(cli, ["save", trained("SASRec"), "--output", "served.pth", *words])
     assert done.exit_code == 0, done.output
     result = export_checkpoint("served.pth", "model.onnx", check=300)
