@@ -294,9 +294,12 @@ def load_others(model: AbstractRecommender, values: Mapping[str, Any] | None, so
     Raises:
         FairError: for a name that is none of the model's own.
     """
-    unknown = set(values or {}) - set(model.other_parameter())
-    if unknown:
-        raise FairError(f"{source} holds {', '.join(sorted(map(str, unknown)))}, which {type(model).__name__} has not.")
+    own = model.other_parameter()
+    for name, value in (values or {}).items():
+        if name not in own:
+            raise FairError(f"{source} holds {name!r}, which {type(model).__name__} has not.")
+        if isinstance(own[name], dict | list | str) and not isinstance(value, type(own[name])):
+            raise FairError(f"{source} holds {name!r} as a {type(value).__name__}, which does not fit.")
     try:
         model.load_other_parameter(values)
     except _MISFITS as error:
