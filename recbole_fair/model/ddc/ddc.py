@@ -32,7 +32,7 @@ _ROWS = 8192
 
 
 class DDC(PostHocModel):
-    """DDC on a model with one vector a user and one an item.
+    """Correction of popularity bias by two learnt numbers a user, along popularity and the user's own taste.
 
     The variants ``popularity`` and ``preference`` use one of the two terms, ``corrected`` both.
 
