@@ -85,8 +85,7 @@ def frontier_checkpoint(
         FairError: for a checkpoint or settings that cannot be used, or budgets out of (0, 1).
     """
     start = time.perf_counter()
-    x, y = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y)
-    budgets = _checked(loss)
+    x, y, budgets = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y), _checked(loss)
     content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     of_fit = {key: changes.pop(key) for key in list(changes) if fit and key in method_keys()}
