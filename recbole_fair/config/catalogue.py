@@ -12,6 +12,7 @@ from typing import Any
 from recbole_fair.config.general_keys import KEYS
 from recbole_fair.config.keys import Key
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE
+from recbole_fair.config.recbole_models import OF_MODELS, OF_ONE_MODEL
 from recbole_fair.config.traits import trained_class
 from recbole_fair.errors import FairError
 
@@ -84,6 +85,10 @@ def key_named(name: str, model_class: type[Any] | None = None) -> Key | None:
     """
     if model_class is not None and name in (own := declared(model_class)):
         return own[name]
+    if model_class is not None and name in OF_MODELS:
+        for cls in trained_class(model_class).__mro__:
+            if name in OF_ONE_MODEL.get(cls.__name__, ()):
+                return OF_ONE_MODEL[cls.__name__][name]
     if name in KEYS:
         return KEYS[name]
     if name in RECBOLE:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _VALUE_MODELS = ("DIN", "DIEN")
 # Models of RecBole that learn from users' rows, without sampled items.
 _ROW_MODELS = ("MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RaCT", "RecVAE", "DiffRec", "LDiffRec")
+# Settings that RecBole's transforms of sequences read.
+_TRANSFORMS = {"mask_itemseq": ("mask_ratio",), "crop_itemseq": ("eta",), "reorder_itemseq": ("beta",)}
 # Stages of RecBole's models that are trained in several.
 _STAGES = {"RaCT": ("actor_pretrain", "critic_pretrain", "finetune"), "S3Rec": ("pretrain", "finetune")}
 _RANKING_EVAL_ARGS: dict[str, Any] = {
@@ -105,6 +107,7 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _eval_args(final, user)
     _loss(final, user, model_class)
     _train_sampling(final, user, model_class)
+    _transform(final)
     _train_positions(final, user, model_class)
     if final.get("log_wandb") and find_spec("wandb") is None:
         raise FairError("log_wandb=True needs the package 'wandb', which is not installed.")
@@ -256,9 +259,22 @@ def _threshold(final: Mapping[str, Any], user: Mapping[str, Any]) -> None:
     )
 
 
+def _transform(final: Mapping[str, Any]) -> None:
+    """RecBole's changes of batches are for sequences, and each reads settings of its own."""
+    name = final.get("transform")
+    if name is None:
+        return
+    if final["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        raise FairError(f"transform={name} changes sequences, and {final['model']} reads none; leave the key out.")
+    for key in _TRANSFORMS.get(str(name), ()):
+        if final.get(key) is None:
+            raise FairError(f"transform={name} needs {key}, which {final['model']} has no default for: set {key}.")
+
+
 def _train_positions(final: dict[str, Any], user: Mapping[str, Any], model_class: type[Any]) -> None:
     """Windows have targets at all places and no sampled items; finished prefixes hold no histories to cut them from."""
-    if final.get("train_positions") == "all" and final.get("loss_type") != "CE" and "train_positions" not in user:
+    of_rows = final.get("loss_type") != "CE" or final.get("transform") is not None
+    if final.get("train_positions") == "all" and of_rows and "train_positions" not in user:
         final["train_positions"] = "last"
     files = final.get("benchmark_filename")
     if files is None or final.get("train_positions") != "all":

@@ -188,3 +188,14 @@ OF_MODELS: dict[str, Key] = {
     "xgb_verbose_eval": Key("bool|int", low=0, high=10**6),
     "verbose": Key("bool|int", low=0, high=10),
 }
+
+_OF_GRAPHS = _one_of("sum", "neighbor", "concat")
+#: What single models take of a setting that several have.
+OF_ONE_MODEL: dict[str, dict[str, Key]] = {
+    "CDAE": {"loss_type": _one_of("BCE", "MSE")},
+    "KD_DAGFM": {"type": _one_of("inner", "outer")},
+    "KGCN": {"aggregator": _OF_GRAPHS},
+    "KGNNLS": {"aggregator": _OF_GRAPHS},
+    "SGL": {"type": _one_of("ED", "ND", "RW")},
+    "SimpleX": {"aggregator": _one_of("mean", "user_attention", "self_attention")},
+}

@@ -45,6 +45,12 @@ from recbole_fair.runs.loading import new_trainer
             {"metrics": ["ItemCoverage"], "valid_metric": "ItemCoverage_min7@10"},
             "coverage_min_count=.* must hold 7",
         ),
+        ("BPR", {"transform": "mask_itemseq"}, "transform=mask_itemseq changes sequences, and BPR reads none"),
+        (
+            "GRU4Rec",
+            {"transform": "crop_itemseq"},
+            "transform=crop_itemseq needs eta, which GRU4Rec has",
+        ),
         ("RaCT", {"train_stage": "finetun"}, "train_stage='finetun' must be one of .*did you mean 'finetune'"),
         ("S3Rec", {"train_stage": "actor_pretrain"}, "must be one of pretrain, finetune"),
         ("BPR", {"learner": "sparse_adam"}, "learner=sparse_adam needs sparse gradients"),
