@@ -79,6 +79,12 @@ def new_model(config: FairConfig, dataset: DataSet, weights: Mapping[str, Tensor
             return config.model_class(config, dataset).to(config["device"])
     except FairError:
         raise
+    except ModuleNotFoundError as error:
+        if not config.model_class.__module__.startswith("recbole."):
+            raise
+        raise FairError(
+            f"model={config['model']!r} needs the package '{error.name}', which is not installed."
+        ) from error
     except (*_READING, pickle.UnpicklingError) as error:
         if start is not None and weights is None:
             raise _does_not_fit(config, start, error) from error
