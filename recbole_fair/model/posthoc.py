@@ -44,6 +44,7 @@ class PostHocModel(FairModel, AbstractRecommender):
         base_model_name: its name, by which its settings are found.
         trainer_name: the trainer in the registry.
         variants: what can be scored: the base first, the intervention at full strength last.
+        strength_grid: values of strengths among which ``strengths: auto`` chooses, 0 among them; none: no choice.
         base: the base model.
         report: what :meth:`fit_intervention` returned, empty before.
         scored_batches: set by the trainer: batches of a split with the scores of the variant in use, masked as the
@@ -55,6 +56,7 @@ class PostHocModel(FairModel, AbstractRecommender):
     needs_split: ClassVar[bool] = True
     trainer_name = "PostHocTrainer"
     variants: tuple[str, ...] = ("base", "intervened")
+    strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {}
     other_parameter_name: ClassVar[list[str]] = ["report"]
 
     fitted: Tensor

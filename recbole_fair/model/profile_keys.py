@@ -16,6 +16,15 @@ HEAD_TAIL: dict[str, Key] = {
     "head_tail_by": Key("str", choices=("items", "interactions"), what="what those shares are shares of"),
 }
 
+#: How strengths are found where the user gives none.
+CHOSEN_STRENGTHS: dict[str, Key] = {
+    "strengths": Key("str", choices=("auto", "fixed"), what="strengths chosen on validation, or those of the settings"),
+    "strength_goal": Key("str", what="metric that the choice is to better, such as GiniIndex or PCE"),
+    "strength_budget": Key(
+        "float", low=0, high=1, open_high=True, what="share of valid_metric that the choice may lose"
+    ),
+}
+
 #: Users who like only popular, or only unpopular items.
 SYNTHETIC_USERS: dict[str, Key] = {
     "synthetic_users": Key("int", low=1, high=10**8, what="synthetic users a side"),

@@ -21,6 +21,7 @@ from recbole_fair.io.checkpoint import load_checkpoint, plain_config, restore_mo
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
+from recbole_fair.trainer.strengths import choice_note, choose_strengths, wants_choice
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,21 @@ class PostHocTrainer(FairTrainer):
         self._seed_again(train_data)
         report = self.model.fit_intervention(train_data, valid_data, show_progress)
         self.timings["intervention"] = time.perf_counter() - start
+        if valid_data is not None and wants_choice(self.config, self.model):
+            self._choose_strengths(valid_data)
         validation = self.validate_variants(valid_data, show_progress)
         self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
         return self.keep_fitted(valid_data, saved)
+
+    def _choose_strengths(self, valid_data: EvaluationLoader) -> None:
+        start = time.perf_counter()
+        goal, budget = str(self.config["strength_goal"]), float(self.config["strength_budget"])
+        choice = choose_strengths(self, self.model, valid_data, goal, budget)
+        for key, value in choice["chosen"].items():
+            self.config[key] = value  # the checkpoint remembers what was chosen
+        self.checkpoint_extra["chosen_strengths"] = choice
+        self.notes.append(choice_note(choice))
+        self.timings["strengths"] = time.perf_counter() - start
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.

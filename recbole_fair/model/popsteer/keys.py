@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key, Need
-from recbole_fair.model.profile_keys import HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
 
 #: On every base.
 POPSTEER_KEYS: dict[str, Key] = {
@@ -25,6 +25,7 @@ POPSTEER_KEYS: dict[str, Key] = {
     "sae_max_inputs": Key("int", low=1, optional=True, what="most training vectors seen, repetitions counted"),
     "sae_stopping_step": Key("int", low=1, what="epochs without improvement before the autoencoder stops"),
     **HEAD_TAIL,
+    **CHOSEN_STRENGTHS,
     "alpha_pop": Key("float", low=0, what="steering strength on neurons that lean to popular users", scope="strength"),
     "alpha_unpop": Key(
         "float", low=0, what="steering strength on neurons that lean to unpopular users", scope="strength"

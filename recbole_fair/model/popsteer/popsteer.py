@@ -69,6 +69,10 @@ class PopSteer(PostHocModel):
     variants = ("base", "reconstructed", "steered")
     dossier = "neurons"
     writes_neurons = True
+    strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha_pop": (0.0, 0.5, 1.0, 2.0, 3.0),
+        "alpha_unpop": (0.0, 0.5, 1.0, 2.0, 3.0),
+    }
 
     alpha_pop: float = 2.0
     alpha_unpop: float = 2.0
@@ -77,7 +81,7 @@ class PopSteer(PostHocModel):
     steer_mode: str = "popsteer"
     noise_std: float = 1.0
     dense_strength: float = 2.0
-    keep_reconstruction_error: bool = False
+    keep_reconstruction_error: bool = True
 
     neurons: Tensor
     mean_popular: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key
-from recbole_fair.model.profile_keys import LEANING_USERS, SHARES, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, LEANING_USERS, SHARES, SYNTHETIC_USERS
 
 #: On every base.
 SPREE_KEYS: dict[str, Key] = {
@@ -17,6 +17,7 @@ SPREE_KEYS: dict[str, Key] = {
         "float|str", low=0, open_low=True, choices=("cv",), what="L1 penalty of the bias estimator"
     ),
     **SHARES,
+    **CHOSEN_STRENGTHS,
     **SYNTHETIC_USERS,
 }
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class SPREE(PostHocModel):
     keys = SPREE_KEYS
     variants = ("base", "vanilla", "adaptive")
     dossier = "sites"
+    strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {"spree_strength": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}
 
     @classmethod
     def kind_on(cls, base: type[Split]) -> type[PostHocModel]:

@@ -106,9 +106,9 @@ def test_run_and_checkpoint_round_trip(kind: str, small_data: Path, in_tmp: Path
     assert result["intervention"]["profiles"]["users_a_side"] >= 2
     file = result["checkpoint"]
     assert evaluate_checkpoint(file)["variants"] == result["variants"]
-    off = evaluate_checkpoint(file, {"alpha_pop": 0, "alpha_unpop": 0})
+    off = evaluate_checkpoint(file, {"alpha_pop": 0, "alpha_unpop": 0, "keep_reconstruction_error": False})
     assert off["test_result"] == result["variants"]["reconstructed"]
-    kept = evaluate_checkpoint(file, {"alpha_pop": 0, "alpha_unpop": 0, "keep_reconstruction_error": True})
+    kept = evaluate_checkpoint(file, {"alpha_pop": 0, "alpha_unpop": 0})
     assert kept["test_result"] == result["base_test_result"]
     strong = evaluate_checkpoint(file, {"alpha_pop": 5.0, "alpha_unpop": 5.0})
     assert strong["test_result"] != result["test_result"]

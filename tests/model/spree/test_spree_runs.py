@@ -25,7 +25,7 @@ OWN = {"synthetic_users": 100, "bias_list_length": 10, "bias_regularization": 0.
 @pytest.mark.parametrize("model", ["SPREESASRec", "SPREEBERT4Rec"])
 def test_run_and_checkpoint_round_trip(small_data: Path, in_tmp: Path, model: str) -> None:
     alone = run_recbole_fair(model[5:], "small", config_dict=run_settings(small_data))
-    result = run_recbole_fair(model, "small", config_dict=run_settings(small_data, **OWN))
+    result = run_recbole_fair(model, "small", config_dict=run_settings(small_data, strengths="fixed", **OWN))
     assert result["base"]["source"] == "checkpoint_dir"
     assert result["base"]["file"] == alone["checkpoint"]
     assert result["base_test_result"]["ndcg@5"] == alone["test_result"]["ndcg@5"]
