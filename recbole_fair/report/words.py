@@ -17,7 +17,8 @@ HEADLINES = (
     ("ndcg", "recall", "hit", "mrr"),
     ("giniindex", "exposuregini"),
     ("itemcoverage", "aggregatediversity"),
-    ("averagepopularity", "popularitylift", "tailpercentage"),
+    ("popularitylift", "averagepopularity", "tailpercentage"),
+    ("pce", "upd"),
 )
 _MEANINGS = {
     "ndcg": "accuracy",
@@ -29,13 +30,16 @@ _MEANINGS = {
     "itemcoverage": "share of items that are shown",
     "aggregatediversity": "items that are shown",
     "averagepopularity": "popularity of what is shown",
-    "popularitylift": "popularity of what is shown",
+    "popularitylift": "popularity of lists against histories",
+    "pce": "how far lists are from users' own popularity",
+    "upd": "how far lists are from users' own popularity",
     "tailpercentage": "share of unpopular items",
 }
 _ACCURACY = ("accuracy rises{by}", "accuracy falls{by}")
 _EVENNESS = ("items are shown less evenly", "items are shown more evenly")
 _COVERAGE = ("more items are shown at all", "fewer items are shown at all")
 _POPULARITY = ("what is shown gets more popular{by}", "what is shown gets less popular{by}")
+_CALIBRATION = ("lists are further from users' own popularity", "lists are nearer to users' own popularity")
 #: What it means when a metric of the headline goes up, and down.
 _DIRECTIONS = {
     **dict.fromkeys(HEADLINES[0], _ACCURACY),
@@ -43,6 +47,7 @@ _DIRECTIONS = {
     **dict.fromkeys(HEADLINES[2], _COVERAGE),
     "averagepopularity": _POPULARITY,
     "popularitylift": _POPULARITY,
+    **dict.fromkeys(HEADLINES[4], _CALIBRATION),
     "tailpercentage": ("more unpopular items are shown", "fewer unpopular items are shown"),
 }
 

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,13 +139,19 @@ def write_neuron_table(file: IO[str], table: Tensor, weights: Tensor, shift: Ten
 
 
 def strongest_neurons(table: Tensor, n: int = 10) -> dict[str, list[int]]:
-    """The ``n`` neurons with the largest and the ``n`` with the most negative effect size, strongest first."""
+    """The ``n`` neurons of each side that matter most: by effect size times the share of users for whom they fire.
+
+    An effect size alone puts neurons in front that hardly ever fire, and whose steering hardly anybody notices. Where
+    no neuron fires, and among equals, the larger effect size goes first.
+    """
     d = table[:, COLUMNS.index("effect_size")]
-    order = d.argsort(descending=True).tolist()
-    return {
-        "popular": [j for j in order[:n] if d[j] > 0],
-        "unpopular": [j for j in reversed(order[-n:]) if d[j] < 0],
-    }
+    felt = d * table[:, COLUMNS.index("frequency")]
+
+    def first(sign: float) -> list[int]:
+        order = np.lexsort((-sign * d.numpy(), -sign * felt.numpy()))
+        return [int(j) for j in order if sign * d[j] > 0][:n]
+
+    return {"popular": first(1.0), "unpopular": first(-1.0)}
 
 
 def neuron_row(table: Tensor, neuron: int) -> Mapping[str, float]:
