@@ -43,7 +43,7 @@ from recbole_fair.runs.loading import (
     new_trainer,
 )
 from recbole_fair.runs.logs import begin_log, log_details, show_table
-from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
+from recbole_fair.runs.outputs import files_read, share_seen, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
@@ -326,9 +326,25 @@ def _evaluate(
         "intervals": final.intervals or None,
         "groups": final.groups or None,
         "curves": final.curves or None,
-        "notes": [*trainer.notes, *final.notes, *model.scoring_notes()],
+        "notes": [*trainer.notes, *final.notes, *model.scoring_notes(), *_seen_again(config, trainer, final)],
     }
     return entries, final
+
+
+def _seen_again(config: FairConfig, trainer: FairTrainerMixin, final: EvaluationResult) -> list[str]:
+    """A sentence for whoever takes the written lists for recommendations, where seen items are not masked."""
+    histories = trainer.eval_collector.histories
+    if not config["recommendations_file"] or Mask.of(config).rule != "none" or histories is None:
+        return []
+    assert final.lists is not None
+    assert final.user_ids is not None
+    share = share_seen(final.lists, final.user_ids, histories)
+    if share < 0.005:
+        return []
+    return [
+        f"{share:.0%} of the items in {config['recommendations_file']} are ones that their user has had, as the "
+        "metrics count them (mask_seen: none). Set mask_seen=all, or use recbole-fair recommend, for new ones."
+    ]
 
 
 def _described(config: FairConfig, trainer: FairTrainerMixin, stages: Stages) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from recbole_fair import __version__
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet
+from recbole_fair.data.facts.histories import Histories
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.result import EvaluationResult
 from recbole_fair.io.atomic import atomic_file, fresh_file
@@ -129,6 +132,21 @@ def write_each(files: Mapping[str, Callable[[], object]]) -> dict[str, str]:
             logger.warning("%s was not written: %s", name, failed[name])
             logger.debug("The reason in full:", exc_info=True)
     return failed
+
+
+def share_seen(lists: Tensor, users: Tensor, histories: Histories) -> float:
+    """Share of listed items that are in their own user's history.
+
+    Args:
+        lists: long ``[U, K]`` item ids, 0 = no item.
+        users: long ``[U]`` user ids.
+        histories: of training.
+    """
+    rows = histories.rows(users.numpy())
+    seen = np.unique(rows.users * histories.n_items + rows.items)
+    listed = np.arange(len(users))[:, None] * histories.n_items + lists.numpy()
+    there = lists.numpy() > 0
+    return float(np.isin(listed[there], seen).mean()) if there.any() else 0.0
 
 
 def write_recommendations(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:

@@ -57,3 +57,26 @@ def test_the_result_is_given_back_when_its_own_file_fails(
     assert list(result["failed_files"]) == ["result_file=r.json"]
     assert result["test_result"]
     assert Path("u.csv").is_file()
+
+
+def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: Path, in_tmp: Path) -> None:
+    import csv
+
+    small = {"hidden_size": 8, "inner_size": 16, "n_layers": 1, "MAX_ITEM_LIST_LENGTH": 8}
+    settings = {**QUICK, **small, "data_path": str(small_data), "recommendations_file": "recs.csv"}
+    settings.pop("embedding_size")
+    result = run_recbole_fair("SASRec", "small", config_dict=settings)
+    (note,) = [note for note in result["notes"] if "recs.csv" in note]
+    had: dict[str, set[str]] = {}
+    rows: dict[str, list[tuple[float, str]]] = {}
+    for line in (small_data / "small" / "small.inter").read_text().splitlines()[1:]:
+        user, item, *_, time = line.split("\t")
+        rows.setdefault(user, []).append((float(time), item))
+    for user, past in rows.items():
+        had[user] = {item for _, item in sorted(past, key=lambda pair: pair[0])[:-2]}  # without validation and test
+    with open("recs.csv", newline="", encoding="utf-8") as file:
+        listed = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
+    share = sum(item in had[user] for user, item in listed) / len(listed)
+    assert note.startswith(f"{share:.0%} of the items")
+    hidden = run_recbole_fair("SASRec", "small", config_dict={**settings, "mask_seen": "all"})
+    assert not any("recs.csv" in note for note in hidden["notes"])
