@@ -23,6 +23,13 @@ def ranked_methods(result: Mapping[str, Any], x: str) -> list[str]:
     return [row["method"] for row in sorted(rows, key=lambda row: -row[f"hypervolume {x}"])]
 
 
+def shown_methods(result: Mapping[str, Any]) -> list[str]:
+    """The methods that get a colour: the first of each metric, then the second of each, and so on."""
+    ranked = [ranked_methods(result, x) for x in result["x"]]
+    order = [methods[place] for place in range(len(result["methods"])) for methods in ranked if place < len(methods)]
+    return list(dict.fromkeys(order))[:_COLOURED]
+
+
 def front_rows(result: Mapping[str, Any], method: str, x: str) -> list[Row]:
     """The settings on a method's validation front, by their value of x on test."""
     rows = [row for row in result["settings"] if row["method"] == method and x in row["front"]]
@@ -41,7 +48,7 @@ def frontier_figure(result: Mapping[str, Any]) -> Figure:
     """
     metrics = list(result["x"])
     figure, panels = new_figure(1, len(metrics), width=max(6.6, 5.4 * len(metrics)), height=5.6, squeeze=False)
-    coloured = ranked_methods(result, metrics[0])[:_COLOURED]
+    coloured = shown_methods(result)
     for axes, x in zip(panels[0], metrics, strict=True):
         _draw(axes, result, x, coloured)
     handles, labels = panels[0][0].get_legend_handles_labels()
@@ -75,7 +82,7 @@ def _draw(axes: Axes, result: Mapping[str, Any], x: str, coloured: Sequence[str]
             textcoords="offset points", ha="right", fontsize=8,
         )  # fmt: skip
     shown = [row for method in (*others, *coloured) for row in front_rows(result, method, x)]
-    lowest = base[y] * (1 - 2.5 * max(result["loss"]))
+    lowest = base[y] * (1 - 1.6 * max(result["loss"]))
     near = [row for row in shown if row[f"test {y}"] >= lowest] or shown
     if near:
         values = [row[f"test {y}"] for row in near] + [base[y]]

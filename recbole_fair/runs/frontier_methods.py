@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +43,19 @@ def default_grids(gap: float) -> tuple[dict[str, list[Setting]], dict[str, list[
         Settings of each re-ranker (whole keys, as ``reranker_alpha``), and strengths by method (``PopSteer``).
     """
     grids = read_yaml(properties_dir() / "frontier.yaml")
-    of_lists = {
-        name: settings_of({key_of(key): _values(values, gap) for key, values in keys.items()})
-        for name, keys in grids["rerankers"].items()
-    }
-    of_models = {
-        name: settings_of({key: _values(values, gap) for key, values in keys.items()})
-        for name, keys in grids["methods"].items()
-    }
+    of_lists = {name: _settings(given, gap, key_of) for name, given in grids["rerankers"].items()}
+    of_models = {name: _settings(given, gap, str) for name, given in grids["methods"].items()}
     return of_lists, of_models
+
+
+def _settings(given: Any, gap: float, key: Callable[[str], str]) -> list[Setting]:
+    """The settings of one grid, or of several one after the other."""
+    grids = given if isinstance(given, list) else [given]
+    return [
+        setting
+        for grid in grids
+        for setting in settings_of({key(name): _values(values, gap) for name, values in grid.items()})
+    ]
 
 
 def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gap: float) -> list[Any]:
