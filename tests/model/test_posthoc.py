@@ -135,11 +135,10 @@ def test_checkpoint_round_trip_and_new_strengths(first: dict[str, Any], place: P
     again = evaluate_checkpoint(first["checkpoint"])
     assert again["variants"] == first["variants"]
     assert again["intervention"] == first["intervention"]
-    off = evaluate_checkpoint(first["checkpoint"], {"alpha_pop": 0, "alpha_unpop": 0})
+    nothing = {"alpha_pop": 0, "alpha_unpop": 0}
+    off = evaluate_checkpoint(first["checkpoint"], {**nothing, "keep_reconstruction_error": False})
     assert off["variants"]["steered"] == first["variants"]["reconstructed"]
-    same = evaluate_checkpoint(
-        first["checkpoint"], {"alpha_pop": 0, "alpha_unpop": 0, "keep_reconstruction_error": True}
-    )
+    same = evaluate_checkpoint(first["checkpoint"], nothing)
     assert same["test_result"] == first["base_test_result"]
     strong = evaluate_checkpoint(first["checkpoint"], {"alpha_pop": 5, "alpha_unpop": 5})
     key = "averagepopularity@10"
