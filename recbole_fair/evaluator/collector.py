@@ -18,7 +18,7 @@ from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups, read_column
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
-from recbole_fair.data.facts.popularity import Popularity
+from recbole_fair.data.facts.popularity import DominantItemError, Popularity
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.group_values import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
@@ -98,7 +98,15 @@ class FairCollector(Collector):
         assert self.popularity is not None
         needs = needs_of(options)
         if SEGMENTS in needs:
-            _ = self.popularity.segments
+            try:
+                _ = self.popularity.segments
+            except DominantItemError as error:
+                token = dataset.field2id_token[dataset.iid_field][error.item]
+                raise FairError(
+                    f"{needs[SEGMENTS]} looks at head and tail items, and item {token} alone has {error.share:.1%} of "
+                    f"the interactions, more than segment_head_share={error.head_share:g}: raise it, set "
+                    f"segment_by=items, or leave {needs[SEGMENTS]} out."
+                ) from error
         if GROUPS in needs and self.groups is None:
             self.groups = load_item_groups(dataset, options.group_field, needs[GROUPS])
         special = (MAINSTREAM, DRIFT, TASTE)

@@ -199,9 +199,10 @@ def _check_place(name: str, path: Path, read: Mapping[Any, str | Path], taken: d
     if here in taken:
         raise FairError(f"{name}={path} is the file of {taken[here]} as well; give each a name of its own.")
     taken[here] = name
-    if not os.path.lexists(path):
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
         return
-    mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
         raise FairError(f"{name}={path} is a directory; give the name of a file.")
     if not stat.S_ISREG(mode):

@@ -64,7 +64,7 @@ def safe(text: Any) -> str:
 def axis(title: str, **options: Any) -> dict[str, Any]:
     """An axis in the page's style."""
     return {
-        "title": {"text": title, "standoff": 10},
+        "title": {"text": safe(title), "standoff": 10},
         "automargin": True,
         "gridcolor": GRID,
         "zeroline": False,

@@ -46,6 +46,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # names of data sets and items are no formulas
     "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
     "svg.hashsalt": "recbole_fair",  # the same figure is the same file
     "xtick.labelsize": 9,

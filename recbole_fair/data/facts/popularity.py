@@ -40,6 +40,24 @@ def count_items(items: npt.NDArray[np.int64], n_items: int) -> Tensor:
     return torch.from_numpy(counts)
 
 
+class DominantItemError(FairError):
+    """One item has more interactions than the head may hold.
+
+    Attributes:
+        item: inner id of the item.
+        share: its share of the interactions.
+        head_share: the head's.
+    """
+
+    def __init__(self, item: int, share: float, head_share: float) -> None:
+        self.item, self.share, self.head_share = item, share, head_share
+        super().__init__(
+            f"Item {item} (inner id) alone has {share:.1%} of the "
+            f"interactions, more than the head share {head_share:.0%}: raise the share or choose head and tail by "
+            "'items'."
+        )
+
+
 def select_head_tail(
     counts: Tensor, head_share: float, tail_share: float, by: str, include_unseen: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -88,10 +106,7 @@ def select_head_tail(
     else:
         top = int(c[most[0]])
         if top > head_share * total:
-            raise FairError(
-                f"Item id {ids[most[0]]} alone has {top / total:.1%} of the interactions, more than the head share "
-                f"{head_share:.0%}: raise the share or choose head and tail by 'items'."
-            )
+            raise DominantItemError(int(ids[most[0]]), top / total, head_share)
         n_head = int(_gather_mass(c[most], head_share * total).sum())
     # Popular items cannot be tail: with large shares or many ties both rules may reach for the same item.
     rest = np.sort(most[n_head:])
