@@ -302,21 +302,32 @@ def run_search(
     optuna = _require_optuna()
     _give_up_interrupted(search.study)
     search.study.set_user_attr(_AT_WORK + _this_process(), True)
-    running = optuna.trial.TrialState.RUNNING
     while True:
         ended = len(search.trials)
-        others = len(search.study.get_trials(deepcopy=False, states=(running,)))
-        if ended + others >= n_trials:
-            search.study.set_user_attr(_AT_WORK + _this_process(), False)
-            return
+        if _begun(search.study) >= n_trials:
+            break
         place = _at_work(search.study).index(_this_process())  # processes that ask at once must not draw the same
         search.study.sampler = make_sampler(sampler, (seed * 100_003 + ended + place * 7_919_003) % 2**31)
         trial = search.study.ask()
         trial.set_user_attr(_PROCESS, _this_process())
+        if _begun(search.study, before=trial.number) >= n_trials:  # another process asked for the last one meanwhile
+            trial.set_user_attr(_REASON, _INTERRUPTED)
+            search.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            break
         settings = {key: dimension.suggest(trial, key) for key, dimension in search.space.items()}
         trial.set_user_attr(_SETTINGS, settings)
         _measure(search, trials, trial, settings, _reporter(trial) if prunes else None)
         told(next(one for one in search.trials if one.number == trial.number))
+    search.study.set_user_attr(_AT_WORK + _this_process(), False)
+
+
+def _begun(study: Study, before: int | None = None) -> int:
+    """How many trials have ended or are running, those before a number if one is given."""
+    waiting = _require_optuna().trial.TrialState.WAITING
+    return sum(
+        one.state != waiting and one.user_attrs.get(_REASON) != _INTERRUPTED
+        for one in study.get_trials(deepcopy=False)[:before]
+    )
 
 
 def _measure(
@@ -387,8 +398,12 @@ def _give_up_interrupted(study: optuna.Study) -> None:
     What such a trial was told to try is told to the next one.
     """
     optuna = _require_optuna()
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    others = [name for name in _at_work(study) if name != _this_process()]
+    for trial in running:
         process = trial.user_attrs.get(_PROCESS)
+        if process is None and others:
+            continue  # one of them has asked for it just now and not yet put its name to it
         if process is not None and _may_run(process):
             continue
         study._storage.set_trial_user_attr(trial._trial_id, _REASON, _INTERRUPTED)

@@ -45,7 +45,7 @@ def steered(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("explain")
     settings = {
         **BASE, "data_path": str(small_data), "checkpoint_dir": str(folder), "sae_scale": 4, "sae_k": 4,
-        "sae_epochs": 4, "synthetic_users": 500,
+        "sae_epochs": 4, "synthetic_users": 500, "strengths": "fixed", "keep_reconstruction_error": False,
     }  # fmt: skip
     return str(run_recbole_fair("PopSteerSASRec", "small", config_dict=settings)["checkpoint"])
 
