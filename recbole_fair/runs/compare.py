@@ -93,39 +93,18 @@ def compare(
     """
     start = time.perf_counter()
     plan = make_plan(models, rerankers, dataset, seeds, config_file_list, config_dict)
-    if spread not in SPREADS:
-        raise FairError(f"spread={spread!r} is not allowed: it must be one of {', '.join(SPREADS)}.")
-    if spread == "seeds" and len(plan.seeds) < 2:
-        raise FairError("One seed has no spread: ask for at least two seeds, or for means alone by spread=none.")
-    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 100:
-        raise FairError(f"permutations={permutations!r} is not allowed: it must be a whole number from 100.")
+    _check(spread, permutations, plan)
     plan.take_lists(lists or {})
-    systems = plan.names()
-    reference = reference or systems[0]
-    if reference not in (*systems, ALL_PAIRS):
-        raise FairError(f"reference={reference!r} is not compared here{did_you_mean(reference, systems)}")
+    reference = _reference(reference, plan.names())
     folder = Path(output) if output is not None else Path("results", f"compare-{plan.dataset}")
     config = plan.config(plan.models[0], None, plan.seeds[0], folder / "checkpoints")
     begin_log(config)
-    for note in plan.notes:
-        logger.info(note)
     run = _Run(plan, folder)
     run.measure_all()
-    cells = run.in_order()
-    if not cells:
-        raise FairError(f"No cell has a result; the first failed with: {run.failed[0]['error']}")
-    if reference != ALL_PAIRS and reference not in {cell.system for cell in cells}:
-        raise FairError(f"The reference {reference} has no result; its cells failed, see above.")
+    cells = _cells(run, reference)
     draws = int(plan.settings.get("bootstrap") or _BOOTSTRAP)
     tests = comparisons_table(cells, reference, MetricOptions.from_config(config), permutations, draws, plan.seeds[0])
-    table = systems_table(cells)
-    of_users = 0 if tests.empty else int((tests["kind"] == "users").sum())
-    if of_users / (permutations + 1) >= 0.05:
-        run.notes.append(
-            f"With {of_users} comparisons, {permutations} permutations cannot give a corrected p-value below .05: ask "
-            "for more."
-        )
-        logger.warning(run.notes[-1])
+    run.notes += _too_few(permutations, tests)
     result = ComparisonDocument(
         dataset=plan.dataset,
         models=plan.models,
@@ -133,7 +112,7 @@ def compare(
         seeds=plan.seeds,
         reference=reference,
         spread=spread,
-        systems=rows_of(table),
+        systems=rows_of(systems_table(cells)),
         comparisons=rows_of(tests),
         cells=[_described(cell) for cell in cells],
         failed=run.failed,
@@ -148,6 +127,45 @@ def compare(
     result = _written(result, folder, cells, int(config["metric_decimal_place"] or 4))
     show_table(text(result, int(config["metric_decimal_place"] or 4)))
     return result
+
+
+def _check(spread: str, permutations: int, plan: Plan) -> None:
+    if spread not in SPREADS:
+        raise FairError(f"spread={spread!r} is not allowed: it must be one of {', '.join(SPREADS)}.")
+    if spread == "seeds" and len(plan.seeds) < 2:
+        raise FairError("One seed has no spread: ask for at least two seeds, or for means alone by spread=none.")
+    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 100:
+        raise FairError(f"permutations={permutations!r} is not allowed: it must be a whole number from 100.")
+
+
+def _reference(given: str | None, systems: Sequence[str]) -> str:
+    reference = given or systems[0]
+    if reference not in (*systems, ALL_PAIRS):
+        raise FairError(f"reference={reference!r} is not compared here{did_you_mean(reference, systems)}")
+    return reference
+
+
+def _cells(run: _Run, reference: str) -> list[Cell]:
+    """The cells with a result, in order; an error if there is nothing to compare."""
+    cells = run.in_order()
+    if not cells:
+        raise FairError(f"No cell has a result; the first failed with: {run.failed[0]['error']}")
+    if reference != ALL_PAIRS and reference not in {cell.system for cell in cells}:
+        raise FairError(f"The reference {reference} has no result; its cells failed, see above.")
+    return cells
+
+
+def _too_few(permutations: int, tests: pd.DataFrame) -> list[str]:
+    """A note where the permutations are too few for any comparison to be significant once corrected."""
+    of_users = 0 if tests.empty else int((tests["kind"] == "users").sum())
+    if of_users / (permutations + 1) < 0.05:
+        return []
+    note = (
+        f"With {of_users} comparisons, {permutations} permutations cannot give a corrected p-value below .05: ask for "
+        "more."
+    )
+    logger.warning(note)
+    return [note]
 
 
 def _written(result: ComparisonDocument, folder: Path, cells: Sequence[Cell], decimals: int) -> ComparisonDocument:
@@ -196,6 +214,8 @@ class _Run:
 
     def measure_all(self) -> None:
         """Go through seeds and models; what fails is noted, and the others go on."""
+        for note in self.plan.notes:
+            logger.info(note)
         for seed in self.plan.seeds:
             for model in self.plan.in_order_of_training():
                 if not self._read(model, seed):

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import plain_config
@@ -22,11 +22,11 @@ from recbole_fair.report.documents import DossierDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.dossiers import dossier_class
-from recbole_fair.runs.dossiers.base import Options
+from recbole_fair.runs.dossiers.base import Dossier, Options
 from recbole_fair.runs.journal import digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.logs import begin_log, show_table
-from recbole_fair.runs.outputs import beside, claim, data_stamps, versions, write_each
+from recbole_fair.runs.outputs import beside, claim, data_stamps, named, write_each
 from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,7 @@ def explain_checkpoint(
     changes = dict(config_dict or {})
     refuse(changes, FILE_KEYS, "is for run and evaluate; a dossier writes files of its own")
     config = config_of(content, changes)
-    kind = dossier_class(config.model_class)
-    if kind is None:
-        raise FairError(
-            f"{model_file} is a {config['model']}, which has nothing to explain; use the checkpoint of a PopSteer or "
-            "SPREE model."
-        )
+    kind = _kind(config, model_file)
     check_changes(content, config, changes)
     kind.check(config)
     folder = Path(output_dir) if output_dir is not None else Path("results", f"explain-{Path(model_file).stem}")
@@ -92,19 +87,9 @@ def explain_checkpoint(
     strengths = trainer.contract.strengths
     tables, figures = dossier.tables(), dossier.figures(metrics, strengths)
     drawn = [f"{name}.{ending}" for name in figures for ending in ("png", "svg")]
-    key = digest_of(
-        [
-            file_digest(model_file),
-            split,
-            asdict(options),
-            settings_of_numbers(plain_config(config)),
-            data_stamps(config),
-        ]
-    )
+    numbers = settings_of_numbers(plain_config(config))
+    key = digest_of([file_digest(model_file), split, asdict(options), numbers, data_stamps(config)])
     document = dossier.document(
-        model=config["model"],
-        dataset=config["dataset"],
-        seed=config["seed"],
         checkpoint=str(model_file),
         key=key,
         split=split,
@@ -112,22 +97,40 @@ def explain_checkpoint(
         strengths=strengths,
         tables=[f"{name}.csv" for name in tables],
         figures=drawn,
-        mask_seen=Mask.of(config).recorded,
-        config=config.differences(),
         timings={"loading": loaded, **dossier.clock.seconds},
-        versions=versions(),
+        **named(config),
     )
     names = ["explain.json", *document.tables, *drawn]
     folder = beside(folder, claim(lambda number: [beside(folder, number) / name for name in names], key))
+    failed = _write(folder, document, tables, figures)
+    show_table([*dossier.lines(document), *document.notes])
+    logger.info("Written: %d tables, %d figures, %s", len(tables), len(drawn), folder)
+    return replace(document, failed_files=failed) if failed else document
+
+
+def _kind(config: FairConfig, model_file: str | Path) -> type[Dossier]:
+    kind = dossier_class(config.model_class)
+    if kind is None:
+        raise FairError(
+            f"{model_file} is a {config['model']}, which has nothing to explain; use the checkpoint of a PopSteer or "
+            "SPREE model."
+        )
+    return kind
+
+
+def _write(
+    folder: Path,
+    document: DossierDocument,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Callable[[], Figure]],
+) -> dict[str, str]:
+    """Write everything; return the files that failed and why."""
     files: dict[str, Callable[[], object]] = {
         str(folder / "explain.json"): partial(write_document, folder / "explain.json", document),
         **{str(folder / f"{name}.csv"): partial(write_table, t, folder / f"{name}.csv") for name, t in tables.items()},
         **{str(folder / f"{name}.png"): partial(_draw, draw, folder / name) for name, draw in figures.items()},
     }
-    failed = write_each(files)
-    show_table([*dossier.lines(document), *document.notes])
-    logger.info("Written: %d tables, %d figures, %s", len(tables), len(drawn), folder)
-    return replace(document, failed_files=failed) if failed else document
+    return write_each(files)
 
 
 def _draw(draw: Callable[[], Figure], stem: Path) -> None:

@@ -13,11 +13,9 @@ from typing import Any
 import pandas as pd
 
 from recbole_fair.analysis.frontier import Point, front_by_method, hypervolume
-from recbole_fair.analysis.grid import Setting
 from recbole_fair.config.catalogue import method_keys
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
@@ -37,9 +35,17 @@ from recbole_fair.runs.frontier_methods import (
 )
 from recbole_fair.runs.frontier_winners import save_winner, winner_rows
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
-from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, new_trainer, refuse
+from recbole_fair.runs.loading import (
+    FILE_KEYS,
+    both_splits,
+    check_changes,
+    config_of,
+    load_trainer,
+    new_trainer,
+    refuse,
+)
 from recbole_fair.runs.logs import begin_log, show_table
-from recbole_fair.runs.outputs import beside, claim, study_files, versions, write_each
+from recbole_fair.runs.outputs import beside, claim, named, study_files, versions, write_each
 from recbole_fair.runs.sweep import metric_name, with_metrics
 from recbole_fair.trainer.scorer import progress
 
@@ -87,37 +93,25 @@ def frontier_checkpoint(
     start = time.perf_counter()
     x, y, budgets = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y), _checked(loss)
     content = open_checkpoint(model_file)
-    changes = dict(config_dict or {})
-    of_fit = {key: changes.pop(key) for key in list(changes) if fit and key in method_keys()}
-    refuse(changes, (*FILE_KEYS, "reranker"), "is not for a frontier, which tries all methods and writes its own files")
-    changes = _settings(content["config"], {**changes, "reranker": None}, [*x, y])
-    config = config_of(content, changes)
-    check_changes(content, config, changes)
+    given = dict(config_dict or {})
+    of_fit = {key: given.pop(key) for key in list(given) if fit and key in method_keys()}
+    config, changes = _config(content, given, [*x, y])
     begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
-    splits = {"valid": loaders[1], "test": loaders[2]}
-    if None in splits.values():
-        raise FairError("A frontier chooses on validation and reports test: use eval_args with both.")
+    splits = both_splits(loaders, "A frontier")
     files = _fitted_files(model_file, content, fitted, fit, {**config.user_settings, **of_fit})
     with ExitStack() as stack:
         bench = Bench(stack.enter_context(ListMethods(trainer, splits)))
         base = {split: dict(trainer.evaluator.evaluate(bench.lists.structs[split])) for split in splits}
-        of_lists, of_models = default_grids(score_gap(bench.lists.structs["valid"]))
         _open_fitted(bench, files, changes, stack)
-        tries, skipped = _tries(bench, of_lists, of_models, methods)
-        depends_on = {
-            "checkpoints": [file_digest(file) for file in (model_file, *files.values())],
-            "settings": settings_of_numbers(plain_config(config)),
-        }
-        journal = None
-        if output is not None:
-            journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
+        tries, skipped = _tries(bench, methods)
+        digests = [file_digest(file) for file in (model_file, *files.values())]
+        depends_on = {"checkpoints": digests, "settings": settings_of_numbers(plain_config(config))}
+        about = {**depends_on, "version": versions()}
+        journal = None if output is None else Journal(f"{output}.partial.jsonl", about)
         points, resumed = _measure_all(bench, tries, journal, bool(config["show_progress"]))
         rows, chosen = winner_rows(bench, points, base, x, y, budgets, int(config["bootstrap"] or 200))
         result = FrontierDocument(
-            model=config["model"],
-            dataset=config["dataset"],
-            seed=config["seed"],
             checkpoint=str(model_file),
             key=digest_of([depends_on, x, y, budgets, [one.__dict__ for one in tries]]),
             x=x,
@@ -131,27 +125,42 @@ def frontier_checkpoint(
             resumed=resumed,
             seconds=time.perf_counter() - start,
             cpu_seconds=time.process_time(),
-            mask_seen=Mask.of(config).recorded,
-            config=config.differences(),
-            versions=versions(),
+            **named(config),
         )
         show_table(frontier_lines(result, int(config["metric_decimal_place"] or 4)))
         if save is not None:
             save_winner(save, model_file, content, bench, chosen.get((x[0], budgets[0])), result)
-    if output is not None and journal is not None:
-        stem = beside(output, claim(lambda number: study_files(output, number), str(result.key)))
-        table = pd.json_normalize(list(result["settings"]))
-        writers: dict[str, Callable[[], object]] = {
-            f"{stem}.json": lambda: write_document(f"{stem}.json", result),
-            f"{stem}.csv": lambda: write_table(table, f"{stem}.csv"),
-            f"{stem}.png": lambda: save_figure(frontier_figure(result), stem),
-        }
-        failed = write_each(writers)
-        if failed:
-            return replace(result, failed_files=failed)
-        journal.finish([{"method": one.method, **one.setting} for one in tries])
-        logger.info("Written: %s.csv, .json, .png, .svg", stem)
+    if output is None or journal is None:
+        return result
+    return _written(result, output, journal, tries)
+
+
+def _written(result: FrontierDocument, output: str | Path, journal: Journal, tries: Sequence[Try]) -> FrontierDocument:
+    """Write document, table and figure under a free name; the journal goes once all of them stand."""
+    stem = beside(output, claim(lambda number: study_files(output, number), str(result.key)))
+    table = pd.json_normalize(list(result["settings"]))
+    writers: dict[str, Callable[[], object]] = {
+        f"{stem}.json": lambda: write_document(f"{stem}.json", result),
+        f"{stem}.csv": lambda: write_table(table, f"{stem}.csv"),
+        f"{stem}.png": lambda: save_figure(frontier_figure(result), stem),
+    }
+    failed = write_each(writers)
+    if failed:
+        return replace(result, failed_files=failed)
+    journal.finish([{"method": one.method, **one.setting} for one in tries])
+    logger.info("Written: %s.csv, .json, .png, .svg", stem)
     return result
+
+
+def _config(
+    content: Mapping[str, Any], given: Mapping[str, Any], wanted: Sequence[str]
+) -> tuple[FairConfig, dict[str, Any]]:
+    """The configuration of a frontier, and what it changes of the checkpoint's."""
+    refuse(given, (*FILE_KEYS, "reranker"), "is not for a frontier, which tries all methods and writes its own files")
+    changes = _settings(content["config"], {**given, "reranker": None}, wanted)
+    config = config_of(content, changes)
+    check_changes(content, config, changes)
+    return config, changes
 
 
 def _checked(loss: Sequence[float]) -> list[float]:
@@ -210,13 +219,9 @@ def _open_fitted(bench: Bench, files: Mapping[str, Path], changes: Mapping[str, 
         bench.fitted[name] = trainer, splits, path
 
 
-def _tries(
-    bench: Bench,
-    of_lists: Mapping[str, list[Setting]],
-    of_models: Mapping[str, list[Setting]],
-    methods: Sequence[str] | None,
-) -> tuple[list[Try], list[dict[str, str]]]:
+def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list[dict[str, str]]]:
     """Everything to measure, and which methods do not apply and why."""
+    of_lists, of_models = default_grids(score_gap(bench.lists.structs["valid"]))
     of_fitted = {
         name: grid_of_model(name, trainer.contract.strength_keys, of_models)
         for name, (trainer, _, _) in bench.fitted.items()

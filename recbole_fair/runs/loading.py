@@ -195,6 +195,18 @@ def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[
     return dropped - set(changes)
 
 
+def both_splits(loaders: Sequence[Any], what: str) -> dict[str, Any]:
+    """The loaders of validation and test by name.
+
+    Raises:
+        FairError: if one of them is missing; ``what`` names the command that needs both.
+    """
+    splits = {"valid": loaders[1], "test": loaders[2]}
+    if None in splits.values():
+        raise FairError(f"{what} chooses on validation and reports test: use eval_args with both.")
+    return splits
+
+
 def refuse(settings: Mapping[str, Any], keys: Iterable[str], why: str) -> None:
     """Refuse settings that cannot act in what is being done.
 

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from recbole_fair import __version__
 from recbole_fair.config.contract import Settings
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.mask import Mask
 from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.errors import FairError
@@ -112,6 +114,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def named(config: FairConfig) -> dict[str, Any]:
+    """What names a run in every document: model, data set, seed, mask, the settings that differ, versions."""
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "mask_seen": Mask.of(config).recorded,
+        "config": config.differences(),
+        "versions": versions(),
+    }
 
 
 def write_each(files: Mapping[str, Callable[[], object]]) -> dict[str, str]:

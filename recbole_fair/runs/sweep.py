@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
 from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.mask import Mask
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
@@ -29,9 +29,9 @@ from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
-from recbole_fair.runs.loading import FILE_KEYS, check_changes, config_of, load_trainer, refuse
+from recbole_fair.runs.loading import FILE_KEYS, both_splits, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.logs import begin_log, show_table
-from recbole_fair.runs.outputs import beside, claim, data_stamps, study_files, versions, write_each
+from recbole_fair.runs.outputs import beside, claim, data_stamps, named, study_files, versions, write_each
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
 from recbole_fair.trainer.scorer import progress
 
@@ -71,33 +71,17 @@ def sweep_checkpoint(
     Raises:
         FairError: for a checkpoint without strengths, an empty grid, an unknown metric or a value that is not allowed.
     """
-    values = parse_grid(grid) if not isinstance(grid, Mapping) else {key: list(grid[key]) for key in grid}
-    settings = settings_of(values) if values else []
-    if not settings:
-        raise FairError("The grid is empty: give at least one key with values.")
+    values, settings = _grid(grid)
     x, y = (metric_name(name) for name in (x, y))
     wanted = [x, y, *(metric_name(bound_metric(text)) for text in subject_to)]
     content = open_checkpoint(model_file)
-    changes = dict(config_dict or {})
-    refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
-    for name in values:
-        if name in changes:
-            raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
-    changes = with_metrics(content["config"], changes, wanted)
-    config = config_of(content, changes)
-    check_changes(content, config, changes)
-    check_keys(config["model"], config.model_class, config["reranker"], list(values))
+    config = _config(content, config_dict or {}, values, wanted)
     begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
-    splits = {"valid": loaders[1], "test": loaders[2]}
-    if None in splits.values():
-        raise FairError("A sweep chooses on validation and reports test: use eval_args with both.")
+    splits = both_splits(loaders, "A sweep")
     journal = None
-    depends_on: dict[str, Any] = {
-        "checkpoint": file_digest(model_file),
-        "settings": settings_of_numbers(plain_config(config)),
-        "data": data_stamps(config),
-    }
+    numbers = settings_of_numbers(plain_config(config))
+    depends_on = {"checkpoint": file_digest(model_file), "settings": numbers, "data": data_stamps(config)}
     with ExitStack() as stack:
         sweeper = stack.enter_context(Sweeper(trainer, splits, config["reranker"]))
         sweeper.check(settings)
@@ -111,31 +95,55 @@ def sweep_checkpoint(
         bounds = [constraint_of(text, base["valid"]) for text in subject_to]
         measured, seconds = _measure_all(sweeper, settings, journal, bool(config["show_progress"]))
     result = SweepDocument(
-        model=config["model"],
         reranker=config["reranker"],
-        dataset=config["dataset"],
-        seed=config["seed"],
         checkpoint=str(model_file),
         key=digest_of([depends_on, x, y, values, list(subject_to)]),
         x=x,
         y=y,
         grid=values,
         base=base,
-        subject_to=[
-            {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
-            for text, bound in zip(subject_to, bounds, strict=True)
-        ],
+        subject_to=bounds_as_rows(subject_to, bounds),
         **_choice(settings, measured, x, y, bounds),
         resumed=len(settings) - len(seconds),
         seconds_a_setting=sum(seconds) / len(seconds) if seconds else None,
-        mask_seen=Mask.of(config).recorded,
-        config=config.differences(),
-        versions=versions(),
+        **named(config),
     )
     show_table(sweep_lines(result, int(config["metric_decimal_place"] or 4)))
     if output is None or journal is None:
         return result
     return _written(result, output, journal, settings)
+
+
+def _grid(grid: Sequence[str] | Mapping[str, Sequence[Any]]) -> tuple[dict[str, list[Any]], list[Setting]]:
+    """Values by key, and the settings that they make up."""
+    values = parse_grid(grid) if not isinstance(grid, Mapping) else {key: list(grid[key]) for key in grid}
+    settings = settings_of(values) if values else []
+    if not settings:
+        raise FairError("The grid is empty: give at least one key with values.")
+    return values, settings
+
+
+def _config(
+    content: Mapping[str, Any], settings: Mapping[str, Any], grid: Collection[str], wanted: Sequence[str]
+) -> FairConfig:
+    changes = dict(settings)
+    refuse(changes, FILE_KEYS, "is for run and evaluate; a sweep writes files of its own")
+    for name in grid:
+        if name in changes:
+            raise FairError(f"{name}={changes[name]!r} has no effect: its values are those of the grid.")
+    changes = with_metrics(content["config"], changes, wanted)
+    config = config_of(content, changes)
+    check_changes(content, config, changes)
+    check_keys(config["model"], config.model_class, config["reranker"], list(grid))
+    return config
+
+
+def bounds_as_rows(texts: Sequence[str], bounds: Sequence[Constraint]) -> list[dict[str, Any]]:
+    """The bounds of a choice as they stand in documents: as given and as numbers."""
+    return [
+        {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
+        for text, bound in zip(texts, bounds, strict=True)
+    ]
 
 
 def _written(result: SweepDocument, output: str | Path, journal: Journal, settings: Sequence[Setting]) -> SweepDocument:

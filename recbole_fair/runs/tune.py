@@ -25,7 +25,7 @@ from recbole_fair.report.style import save_figure
 from recbole_fair.report.tuning import history_figure, tuning_lines
 from recbole_fair.report.tuning_document import TuningDocument
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
-from recbole_fair.runs.loading import FILE_KEYS, config_of, load_trainer, new_trainer, refuse
+from recbole_fair.runs.loading import FILE_KEYS, both_splits, config_of, load_trainer, new_trainer, refuse
 from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import versions
 from recbole_fair.runs.search import (
@@ -41,7 +41,7 @@ from recbole_fair.runs.search import (
     run_search,
 )
 from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
-from recbole_fair.runs.sweep import with_metrics
+from recbole_fair.runs.sweep import bounds_as_rows, with_metrics
 from recbole_fair.runs.sweeper import Sweeper
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -99,16 +99,13 @@ def tune(
     Raises:
         FairError: for a space, a setting or a metric that is not allowed, or when no trial has a result.
     """
-    _check_choice("sampler", sampler, SAMPLERS)
-    _check_choice("pruner", pruner, PRUNERS)
-    if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 1_000_000:
-        raise FairError(f"trials={trials!r} is not allowed: it must be a whole number from 1 to 1000000.")
+    _check(sampler, pruner, trials)
     given = dict(config_dict or {})
     refuse(given, FILE_KEYS, "is for run and evaluate; a search writes files of its own")
     config = FairConfig(model, dataset, config_file_list, given)
     objective = Objective.of(minimize, maximize, subject_to, config["valid_metric"])
     given = with_metrics(plain_config(config), given, objective.wanted)
-    dimensions = _space(space, config)
+    dimensions = _space(space, config, given)
     folder = Path(output) if output is not None else Path("results", f"tune-{config['model']}-{config['dataset']}")
 
     def make(settings: Mapping[str, Any]) -> FairConfig:
@@ -116,28 +113,17 @@ def tune(
         return FairConfig(model, dataset, config_file_list, changes)
 
     config = make({})
-    for key in dimensions:
-        if key in given:
-            raise FairError(f"{key}={given[key]!r} has no effect: its values are those of the space.")
     prunes = pruner != "none" and objective.metrics == (config["valid_metric"].lower(),)
-    depends_on = [settings_of_numbers(plain_config(config)), repr(dimensions), objective.metrics, objective.bounds]
     folder.mkdir(parents=True, exist_ok=True)
-    study = open_study(
-        storage or str(folder / "journal.log"),
-        f"{config['model']}-{config['dataset']}-{digest_of([*depends_on, versions()])[:12]}",
-        objective,
-        make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup),
-    )
+    ends = make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup)
+    name = _study_name(config, objective, dimensions)
+    search = Search(objective, dimensions, open_study(storage or str(folder / "journal.log"), name, objective, ends))
     begin_log(config)
-    search = Search(objective, dimensions, study)
     search.start_with({key: config[key] for key in dimensions})
     resumed = len(search.trials)
     with _trials(config, make, search) as measured:
         run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, _told)
-    chosen = search.best()
-    if not chosen:
-        reasons = [trial.reason for trial in search.trials if trial.reason]
-        raise FairError(f"No trial has a result{': ' + reasons[0] if reasons else ''}")
+    chosen = _chosen(search)
     tested = [measured.test(trial) for trial in chosen]
     result = _document(config, search, chosen, tested, resumed)
     _write(result, folder, {**_user_settings(config), **chosen[0].settings})
@@ -146,12 +132,26 @@ def tune(
     return result
 
 
+def _study_name(config: FairConfig, objective: Objective, space: Space) -> str:
+    """The name under which a storage keeps the trials: another one where their numbers could differ."""
+    settings = settings_of_numbers(plain_config(config))
+    depends_on = [settings, repr(space), objective.metrics, objective.bounds, versions()]
+    return f"{config['model']}-{config['dataset']}-{digest_of(depends_on)[:12]}"
+
+
+def _check(sampler: str, pruner: str, trials: int) -> None:
+    _check_choice("sampler", sampler, SAMPLERS)
+    _check_choice("pruner", pruner, PRUNERS)
+    if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 1_000_000:
+        raise FairError(f"trials={trials!r} is not allowed: it must be a whole number from 1 to 1000000.")
+
+
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise FairError(f"{name}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
 
 
-def _space(path: str | Path | None, config: FairConfig) -> Space:
+def _space(path: str | Path | None, config: FairConfig, given: Mapping[str, Any]) -> Space:
     """The space of a search, checked against the model's keys."""
     layers = layers_of(config.model_class, config["model"])
     names = [config["reranker"]] if config["reranker"] else [Path(layer).stem for layer in reversed(layers)]
@@ -162,6 +162,9 @@ def _space(path: str | Path | None, config: FairConfig) -> Space:
     keys = {} if reranker is None else {name: reranker.limits.get(field) for field, name in reranker.keys().items()}
     space = read_space(file)
     check_space(space, config.model_class, list(config.final_config_dict), {k: v for k, v in keys.items() if v})
+    for key in space:
+        if key in given:
+            raise FairError(f"{key}={given[key]!r} has no effect: its values are those of the space.")
     return space
 
 
@@ -266,10 +269,7 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
         trainer.load_best()
         file = str(trainer.saved_model_file)
         search.study.set_user_attr(_CHECKPOINT, file)
-    splits = {"valid": loaders[1], "test": loaders[2]}
-    if None in splits.values():
-        raise FairError("A search chooses on validation and reports test: use eval_args with both.")
-    return trainer, splits, config, file
+    return trainer, both_splits(loaders, "A search"), config, file
 
 
 # -- what is told and written ------------------------------------------------------------------------------------
@@ -306,6 +306,14 @@ def _importance(search: Search) -> dict[str, float]:
     return {key: float(value) for key, value in found.items()}
 
 
+def _chosen(search: Search) -> list[Trial]:
+    chosen = search.best()
+    if not chosen:
+        reasons = [trial.reason for trial in search.trials if trial.reason]
+        raise FairError(f"No trial has a result{': ' + reasons[0] if reasons else ''}")
+    return chosen
+
+
 def _document(
     config: FairConfig, search: Search, chosen: Sequence[Trial], tested: Sequence[Mapping[str, float]], resumed: int
 ) -> TuningDocument:
@@ -322,10 +330,7 @@ def _document(
             {"metric": name, "bigger": bigger}
             for name, bigger in zip(search.objective.metrics, search.objective.bigger, strict=True)
         ],
-        subject_to=[
-            {"text": text, "metric": bound.metric, "sign": bound.sign, "bound": bound.bound}
-            for text, bound in zip(search.objective.bounds, search.bounds, strict=True)
-        ],
+        subject_to=bounds_as_rows(search.objective.bounds, search.bounds),
         space={key: repr(dimension) for key, dimension in search.space.items()},
         base={"valid": dict(search.base)},
         trials=rows,
