@@ -20,14 +20,17 @@ from typing import Any, NoReturn
 import click
 
 from recbole_fair import __version__
+from recbole_fair.commands.checkpoints import checkpoint_argument
 from recbole_fair.commands.data import audit_command, convert_command
 from recbole_fair.commands.interruptions import EXIT_INTERRUPTED, checkpoint_advice, interruptible
 from recbole_fair.commands.listings import LISTINGS
 from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
 from recbole_fair.commands.settings import read_settings
+from recbole_fair.commands.talking import arranged, verbosity_options
 from recbole_fair.commands.tuning import tune_command
 from recbole_fair.errors import FairError
 from recbole_fair.io.text import visible
+from recbole_fair.io.verbosity import Verbosity, set_verbosity
 
 _EXIT_INCOMPLETE = 1
 _EXIT_MISTAKE = 2
@@ -42,48 +45,48 @@ Examples:
 """
 _RUN_EXAMPLES = """\b
 Examples:
-  run -m PopSteerSASRec -d ml-100k --result_file=out.json
-  run -m PopSteerSASRec -d ml-1m --data_path=data --alpha_pop=3 --alpha_unpop=3
-  run -m PopSteer --base=GRU4Rec -d ml-100k
-  run -m GRU4Rec -d ml-100k --learning_rate=1e-3 --topk="[5,10]"
-  run -m PopSteerSASRec -d ml-100k --resume=saved/checkpoint.pth
-  run -c "base.yaml mine.yaml" --epochs 20
+  recbole-fair run -m PopSteerSASRec -d ml-100k --result_file=out.json
+  recbole-fair run -m PopSteerSASRec -d ml-1m --data_path=data --alpha_pop=3 --alpha_unpop=3
+  recbole-fair run -m PopSteer --base=GRU4Rec -d ml-100k
+  recbole-fair run -m GRU4Rec -d ml-100k --learning_rate=1e-3 --topk="[5,10]"
+  recbole-fair run -m PopSteerSASRec -d ml-100k --resume=saved/checkpoint.pth
+  recbole-fair run -c "base.yaml mine.yaml" --epochs 20
 """
 _EVALUATE_EXAMPLES = """\b
 Examples:
-  evaluate saved/checkpoint.pth
-  evaluate saved/checkpoint.pth --alpha_pop=3 --topk="[10,50]" --result_file=out.json
+  recbole-fair evaluate saved/checkpoint.pth
+  recbole-fair evaluate saved/checkpoint.pth --alpha_pop=3 --topk="[10,50]" --result_file=out.json
 """
 
 
 _SWEEP_EXAMPLES = """\b
 Examples:
-  sweep saved/PopSteerSASRec.pth --grid alpha_pop=0:5:0.5 --grid beta=0,0.5,1 --subject-to "NDCG@10 >= 0.9*base"
-  sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
-  sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
+  recbole-fair sweep saved/PopSteerSASRec.pth --grid alpha_pop=0:5:0.5 --subject-to "NDCG@10 >= 0.9*base"
+  recbole-fair sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
+  recbole-fair sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
 """
 _FRONTIER_EXAMPLES = """\b
 Examples:
-  frontier saved/SASRec.pth --x GiniIndex@10 --y NDCG@10 --loss 0.05 --loss 0.10
-  frontier saved/SASRec.pth --x GiniIndex@10 --x PCE@10 --save saved/winner.pth
-  frontier saved/BPR.pth --methods Lorenz,Tilt,IPR --fit PopSteerBPR
+  recbole-fair frontier saved/SASRec.pth --x GiniIndex@10 --y NDCG@10 --loss 0.05 --loss 0.10
+  recbole-fair frontier saved/SASRec.pth --x GiniIndex@10 --x PCE@10 --save saved/winner.pth
+  recbole-fair frontier saved/BPR.pth --methods Lorenz,Tilt,IPR --fit PopSteerBPR
 """
 _EXPLAIN_EXAMPLES = """\b
 Examples:
-  explain saved/PopSteerSASRec-checkpoint.pth
-  explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
+  recbole-fair explain saved/PopSteerSASRec-checkpoint.pth
+  recbole-fair explain saved/PopSteerSASRec-checkpoint.pth --map=pca --alpha_pop=3 --output-dir=dossier
 """
 _REPORT_EXAMPLES = """\b
 Examples:
-  report results
-  report out.json results/sweep.json --output=report.html
+  recbole-fair report results
+  recbole-fair report out.json results/sweep.json --output=report.html
 """
 
 
 _COMPARE_EXAMPLES = """\b
 Examples:
-  compare --models=SASRec,PopSteerSASRec,SPREESASRec --rerankers=IPR,FAstarIR --dataset=ml-100k --seeds=3
-  compare -m BPR,ILEBPR -d ml-100k --seeds=1,2,3,4,5 --reference=all --metrics="[NDCG,GiniIndex,UPD]"
+  recbole-fair compare --models=SASRec,PopSteerSASRec,SPREESASRec --rerankers=IPR,FAstarIR --dataset=ml-100k --seeds=3
+  recbole-fair compare -m BPR,ILEBPR -d ml-100k --seeds=1,2,3,4,5 --reference=all --metrics="[NDCG,GiniIndex,UPD]"
 """
 
 
@@ -95,23 +98,22 @@ def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     return given[0] if given else None
 
 
-def _first(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """The checkpoint, which comes before the settings."""
-    if value.startswith("-"):
-        raise FairError(f"Name the checkpoint before the settings: {ctx.command.name} CHECKPOINT {value}")
-    return value
-
-
 class _DefaultToRun(click.Group):
     """A group in which options without a command mean ``run``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` in front when the first word is an option of a run, and ``keys`` for ``--help KEY``."""
+        args = arranged(args)
         if len(args) == 2 and args[0] in ("-h", "--help"):  # --help KEY explains a key
             args = ["keys", args[1]]
         elif args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, which then takes ``-q`` and ``-v`` as well."""
+        cmd.params.extend(verbosity_options())
+        super().add_command(cmd, name)
 
 
 @click.group(cls=_DefaultToRun, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,8 +121,10 @@ class _DefaultToRun(click.Group):
 def cli() -> None:
     """See and change who gets exposed and who is served by RecBole's recommenders.
 
-    `recbole-fair --model=...` without a command is `recbole-fair run --model=...`.
+    `recbole-fair --model=...` without a command is `recbole-fair run --model=...`. For CHECKPOINT, `latest` is the
+    newest one in saved/.
     """
+    set_verbosity(Verbosity.NORMAL)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_RUN_EXAMPLES)
@@ -161,7 +165,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EVALUATE_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def evaluate(path: str, settings: tuple[str, ...]) -> None:
     """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
@@ -174,7 +178,7 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_SWEEP_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--grid", multiple=True, help="Values of a key: alpha_pop=0:5:0.5 or beta=0,0.5,1; one a key.")
 @click.option("--x", default="GiniIndex@10", show_default=True, help="Metric to choose by.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that it is traded against.")
@@ -207,7 +211,7 @@ def sweep(
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_FRONTIER_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--x", multiple=True, default=("GiniIndex@10",), show_default=True, help="Metric to better; several.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that may lose.")
 @click.option("--loss", multiple=True, type=float, default=(0.05, 0.1), show_default=True, help="Budget: share of y.")
@@ -250,7 +254,7 @@ def _names(text: str) -> list[str]:
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EXPLAIN_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--output-dir", "--output_dir", help="Folder of the dossier.  [default: results/explain-CHECKPOINT]")
 @click.option(
     "--split", default="valid", show_default=True, help="Whose users and metrics are looked at: valid or test."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult
 from recbole_fair.evaluator.csv_files import write_per_item, write_per_user
 from recbole_fair.io.atomic import check_places
+from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.timing import Stages
@@ -32,6 +32,7 @@ from recbole_fair.report.tables import intervention_tables
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
 from recbole_fair.runs.alone import alone
+from recbole_fair.runs.closing import closing_lines
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import (
     FILE_KEYS,
@@ -133,16 +134,19 @@ def run_recbole_fair(
     reranker = make_reranker(config)
     begin_log(config)
     log_details(config)
-    with stages("data"):
+    with stages("data", f"data {config['dataset']}"):
         trainer, (train_data, valid_data, test_data) = new_trainer(config)
+        own_titles = trainer.stage_titles(bool(valid_data))
+        stages.total = 1 + max(len(own_titles), 1) + (test_data is not None) * (1 + (reranker is not None))
+        trainer.clock = stages
     log_details(trainer.model)
     if reranker is not None:
         check_reranker(trainer, reranker)
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
         _warn_of_other_settings(config, trainer)
-    shown = bool(config["show_progress"]) and sys.stderr.isatty()
-    with stages("training"):
+    shown = bars_shown(bool(config["show_progress"]))
+    with stages("training", None if own_titles else f"training {config['model']}"):
         best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=shown)
     trainer.load_best()
     if "intervention" in trainer.checkpoint_extra:
@@ -159,7 +163,7 @@ def run_recbole_fair(
         **_described(config, trainer, stages),
         **entries,
     )
-    return _finish(config, trainer, result, final, test_data)
+    return _finish(config, trainer, result, final, test_data, trained=True)
 
 
 def load_data_and_model(
@@ -244,13 +248,14 @@ def evaluate_checkpoint(
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
     _check_files(config, model_file)
-    begin_log(config)
-    with stages("data"):
-        trainer, loaders = load_trainer(config, content, model_file)
     reranker = make_reranker(config)
+    begin_log(config)
+    stages.total = 2 + (reranker is not None)
+    with stages("data", f"data {config['dataset']}"):
+        trainer, loaders = load_trainer(config, content, model_file)
     if reranker is not None:
         check_reranker(trainer, reranker)
-    shown = bool(config["show_progress"]) and sys.stderr.isatty()
+    shown = bars_shown(bool(config["show_progress"]))
     entries, final = _evaluate(config, trainer, loaders[2], stages, shown, reranker)
     result = EvaluationDocument(
         seed=content["config"]["seed"],  # of the training; another one is among the changed settings
@@ -298,11 +303,11 @@ def _evaluate(
         return entries | {"notes": [*trainer.notes, no_test]}, None
     model = trainer.contract
     has_variants = model.variants != Variants.variants
-    with stages("evaluation"):
+    with stages("evaluation", "evaluation on test"):
         names = [name for name in model.variants if reranker is None or name != model.final_variant]
         results = trainer.evaluate_variants(test_data, shown, names)
     if reranker is not None:
-        with stages("reranking"):
+        with stages("reranking", f"re-ranking with {config['reranker']}"):
             results[model.final_variant], reranked = evaluate_reranked(trainer, test_data, reranker, shown)
     results = {name: results[name] for name in model.variants}
     final = results[model.final_variant]
@@ -371,6 +376,7 @@ def _finish(
     result: AnyResult,
     final: EvaluationResult | None,
     test_data: EvaluationLoader | None,
+    trained: bool = False,
 ) -> AnyResult:
     """Write what was asked for, the result first: what fails then is a warning, not the loss of what came before."""
     files: dict[str, Callable[[], None]] = {"result_file": lambda: write_document(config["result_file"], result)}
@@ -385,4 +391,7 @@ def _finish(
     failed = write_each({f"{key}={config[key]}": write for key, write in files.items() if config[key]})
     decimals = int(config["metric_decimal_place"] or 4)
     show_table([*metrics_table(result, decimals), *group_lines(result, decimals)])
-    return replace(result, failed_files=failed) if failed else result
+    result = replace(result, failed_files=failed) if failed else result
+    for line in closing_lines(config, result, trained):
+        logger.info("%s", line)
+    return result

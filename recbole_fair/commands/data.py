@@ -13,10 +13,10 @@ from recbole_fair.io.text import visible
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CONVERT_EXAMPLES = """\b
 Examples:
-  convert ratings.csv --output data/shop
-  convert clicks.parquet --output data/shop --item=sku --items=products.csv --users=customers.jsonl
-  convert ratings.dat --output data/films --columns=user,item,rating,time
-  convert log.csv --output data/shop --time-format="%d/%m/%Y %H:%M" --keep=device,price:float
+  recbole-fair convert ratings.csv --output data/shop
+  recbole-fair convert clicks.parquet --output data/shop --item=sku --items=products.csv --users=customers.jsonl
+  recbole-fair convert ratings.dat --output data/films --columns=user,item,rating,time
+  recbole-fair convert log.csv --output data/shop --time-format="%d/%m/%Y %H:%M" --keep=device,price:float
 """
 
 
@@ -69,10 +69,10 @@ def convert_command(
 
 _AUDIT_EXAMPLES = """\b
 Examples:
-  audit lists.csv --train train.csv --test test.csv
-  audit old.parquet new.parquet --train train.csv --test test.csv --items items.csv --group_field=genre
-  audit recommendations.csv --run out.json
-  audit lists.csv --data ml-100k --model=SASRec --data_path=data --metrics="[NDCG,GiniIndex,UPD]"
+  recbole-fair audit lists.csv --train train.csv --test test.csv
+  recbole-fair audit old.parquet new.parquet --train train.csv --test test.csv --items items.csv --group_field=genre
+  recbole-fair audit recommendations.csv --run out.json
+  recbole-fair audit lists.csv --data ml-100k --model=SASRec --data_path=data --metrics="[NDCG,GiniIndex,UPD]"
 """
 
 

@@ -7,44 +7,37 @@ from typing import Any
 
 import click
 
+from recbole_fair.commands.checkpoints import checkpoint_argument
 from recbole_fair.commands.settings import read_settings
-from recbole_fair.errors import FairError
 from recbole_fair.io.text import visible
 
 _SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 _IMPORT_EXAMPLES = """\b
 Examples:
-  import saved/SASRec-Jan-01-2023_10-00-00.pth
-  import old.pth --output=new.pth --data_path=data
+  recbole-fair import saved/SASRec-Jan-01-2023_10-00-00.pth
+  recbole-fair import old.pth --output=new.pth --data_path=data
 """
 _RECOMMEND_EXAMPLES = """\b
 Examples:
-  recommend saved/SASRec.pth --history "1193 661 914"
-  recommend saved/PopSteerSASRec.pth --histories users.csv -k 20 --output=recs.parquet --alpha_pop=3
-  recommend saved/BPR.pth --users "196 186"
+  recbole-fair recommend saved/SASRec.pth --history "1193 661 914"
+  recbole-fair recommend saved/PopSteerSASRec.pth --histories users.csv -k 20 --output=recs.parquet --alpha_pop=3
+  recbole-fair recommend saved/BPR.pth --users "196 186"
 """
 _EXPORT_EXAMPLES = """\b
 Examples:
-  export saved/SASRec.pth --output=model.onnx
-  export saved/PopSteerSASRec.pth --output=model.onnx --alpha_pop=3 -k 20 --exclude-seen
-  export saved/GRU4Rec.pth --format=arrays --output=index
+  recbole-fair export saved/SASRec.pth --output=model.onnx
+  recbole-fair export saved/PopSteerSASRec.pth --output=model.onnx --alpha_pop=3 -k 20 --exclude-seen
+  recbole-fair export saved/GRU4Rec.pth --format=arrays --output=index
 """
 _SAVE_EXAMPLES = """\b
 Examples:
-  save saved/PopSteerSASRec.pth --output=served.pth --alpha_pop=3 --alpha_unpop=1
-  save saved/SASRec.pth --output=served.pth --reranker=Lorenz --reranker_lambda=0.5
+  recbole-fair save saved/PopSteerSASRec.pth --output=served.pth --alpha_pop=3 --alpha_unpop=1
+  recbole-fair save saved/SASRec.pth --output=served.pth --reranker=Lorenz --reranker_lambda=0.5
 """
 
 
-def _first(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """The checkpoint, which comes before the settings."""
-    if value.startswith("-"):
-        raise FairError(f"Name the checkpoint before the settings: {ctx.command.name} CHECKPOINT {value}")
-    return value
-
-
 @click.command("import", context_settings=_SETTINGS, epilog=_IMPORT_EXAMPLES)
-@click.argument("path", metavar="OLD_CHECKPOINT", callback=_first)
+@click.argument("path", metavar="OLD_CHECKPOINT", callback=checkpoint_argument)
 @click.option("--output", help="The new checkpoint.  [default: saved/OLD_CHECKPOINT-imported.pth]")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> None:
@@ -59,7 +52,7 @@ def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> 
 
 
 @click.command("recommend", context_settings=_SETTINGS, epilog=_RECOMMEND_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--history", multiple=True, help="Items of one user, oldest first, in the data's own ids: '1193 661'.")
 @click.option("--histories", help="File of histories (csv, parquet, jsonl) with user, item and, if there is, time.")
 @click.option("--users", help="Names of users, for models that know users by name: '196 186'.")
@@ -81,7 +74,7 @@ def recommend_command(path: str, settings: tuple[str, ...], **options: Any) -> N
 
 
 @click.command("export", context_settings=_SETTINGS, epilog=_EXPORT_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--format", "kind", default="onnx", show_default=True, help="onnx, or arrays for an index over items.")
 @click.option("--output", help="The file, or the folder of the arrays.  [default: CHECKPOINT with another ending]")
 @click.option("-k", "--k", type=int, help="The graph gives the best so many items.  [default: scores of all items]")
@@ -102,7 +95,7 @@ def export_command(path: str, output: str | None, settings: tuple[str, ...], **o
 
 
 @click.command("save", context_settings=_SETTINGS, epilog=_SAVE_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=_first)
+@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
 @click.option("--output", required=True, help="The new checkpoint.")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def save_command(path: str, output: str, settings: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ and it is scored as it is or through the intervention (:meth:`PostHocModel.use_v
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -15,11 +14,11 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
 from recbole_fair.errors import FairError
+from recbole_fair.io.bars import bars_shown, new_bar
 from recbole_fair.model.bases.split import Split, split_class, vars_of
 from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users, user_columns
 
@@ -42,6 +41,7 @@ class PostHocModel(FairModel, AbstractRecommender):
         needs_split: whether the base has to say its users' and items' vectors; it is then made an instance of
             :class:`~recbole_fair.model.bases.split.Split`.
         base_model_name: its name, by which its settings are found.
+        fitted_name: what :meth:`fit_intervention` fits, in a word or two for the log.
         trainer_name: the trainer in the registry.
         variants: what can be scored: the base first, the intervention at full strength last.
         strength_grid: values of strengths among which ``strengths: auto`` chooses, 0 among them; none: no choice.
@@ -54,6 +54,7 @@ class PostHocModel(FairModel, AbstractRecommender):
     base_class: ClassVar[type[Any]]
     base_model_name: ClassVar[str]
     needs_split: ClassVar[bool] = True
+    fitted_name: ClassVar[str] = "intervention"
     trainer_name = "PostHocTrainer"
     variants: tuple[str, ...] = ("base", "intervened")
     strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {}
@@ -252,11 +253,11 @@ class PostHocModel(FairModel, AbstractRecommender):
 
 @contextmanager
 def progress_bar(title: str, show: bool) -> Iterator[Progress | None]:
-    """A callback ``(done, total, text)`` that moves a bar, or None when nobody sits at the terminal."""
-    if not show or not sys.stderr.isatty():
+    """A callback ``(done, total, text)`` that moves a bar, or None when nobody watches."""
+    if not bars_shown(show):
         yield None
         return
-    with tqdm(desc=title, ncols=100, leave=False) as bar:
+    with new_bar(desc=title) as bar:
 
         def move(done: int, total: int, text: str) -> None:
             bar.total = total

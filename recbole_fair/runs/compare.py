@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.options import MetricOptions
+from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.io.locks import locked
 from recbole_fair.report.comparison import latex, markdown, text
@@ -294,7 +294,7 @@ class _Run:
             raise FairError("eval_args leave no test data; a comparison needs them.")
         config = trainer.config
         candidates = (config[CANDIDATES] or test._dataset.item_num) if any(missing) else 0
-        shown = bool(config["show_progress"]) and sys.stderr.isatty()
+        shown = bars_shown(bool(config["show_progress"]))
         with trainer.contract.use_variant(trainer.final_variant):
             struct = trainer.collect(test, shown, candidates=candidates)
             held_out = _held_out(struct, test._dataset)
@@ -351,7 +351,7 @@ class _Run:
             return *load_trainer(config, content, path), {"checkpoint": path}
         trainer, loaders = new_trainer(config)
         trainer = self._go_on(trainer, config, seed)
-        shown = bool(config["show_progress"]) and sys.stderr.isatty()
+        shown = bars_shown(bool(config["show_progress"]))
         logger.info("Training %s, seed %d", model, seed)
         score, validation = trainer.fit(loaders[0], loaders[1], saved=True, show_progress=shown)
         trainer.load_best()

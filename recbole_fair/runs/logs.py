@@ -12,37 +12,16 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from enum import IntEnum
 from pathlib import Path
 from typing import IO
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.io.text import visible, without_colours
+from recbole_fair.io.verbosity import FOR_THE_FILE, PLACE, Verbosity, verbosity
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path("log")
-_PLACE = "recbole_fair_place"  # attribute of a record: where it goes besides the file
-
-
-class Verbosity(IntEnum):
-    """How much is shown on the terminal; the file has all of it."""
-
-    QUIET = 0
-    """Tables and warnings."""
-    NORMAL = 1
-    """Stages, results and where they are."""
-    VERBOSE = 2
-    """Whatever RecBole logs as well."""
-
-
-_verbosity = Verbosity.VERBOSE
-
-
-def set_verbosity(verbosity: Verbosity) -> None:
-    """How much the runs of this process show from now on; all of it unless somebody says otherwise."""
-    global _verbosity
-    _verbosity = verbosity
 
 
 def begin_log(config: FairConfig) -> None:
@@ -81,13 +60,13 @@ def _log_path(config: FairConfig) -> Path:
 def show_table(lines: Iterable[str]) -> None:
     """Log lines that are a result: on standard output, without dates, whatever the verbosity."""
     for line in lines:
-        logger.info("%s", line, extra={_PLACE: "table"})
+        logger.info("%s", line, extra={PLACE: "table"})
 
 
 def log_details(*lines: object) -> None:
     """Log what belongs into the file, and on the terminal only when all is to be seen."""
     for line in lines:
-        logger.info("%s", line, extra={_PLACE: "file"})
+        logger.info("%s", line, extra=FOR_THE_FILE)
 
 
 class _LogFile(logging.FileHandler):
@@ -120,7 +99,7 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, if it is to be seen."""
-        place = getattr(record, _PLACE, None)
+        place = getattr(record, PLACE, None)
         if not self._shown(record, place):
             return
         stream: IO[str] | None = sys.stdout if place == "table" else sys.stderr
@@ -137,12 +116,12 @@ class _Terminal(logging.Handler):
     def _shown(record: logging.LogRecord, place: str | None) -> bool:
         if place == "table" or record.levelno >= logging.WARNING:
             return True
-        if _verbosity == Verbosity.VERBOSE:
+        if verbosity() == Verbosity.VERBOSE:
             return True
-        return _verbosity == Verbosity.NORMAL and place != "file" and record.name.startswith("recbole_fair")
+        return verbosity() == Verbosity.NORMAL and place != "file" and record.name.startswith("recbole_fair")
 
     def _text(self, record: logging.LogRecord, place: str | None, stream: IO[str]) -> str:
-        short = place == "table" or (_verbosity < Verbosity.VERBOSE and record.levelno < logging.WARNING)
+        short = place == "table" or (verbosity() < Verbosity.VERBOSE and record.levelno < logging.WARNING)
         text = (self._short if short else self._long).format(record)
         own = record.name.startswith("recbole_fair") and place != "file"
         colours = not own and _is_terminal(stream)

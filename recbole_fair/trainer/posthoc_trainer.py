@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +67,38 @@ class PostHocTrainer(FairTrainer):
         self.model.check_splits(train_data, valid_data)
         if valid_data is not None:
             self.model.check_base(valid_data)
-        start = time.perf_counter()
-        base = self._obtain_base(train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        self.model.freeze_base()
-        self.timings["base"] = time.perf_counter() - start
-        start = time.perf_counter()
-        self._seed_again(train_data)
-        report = self.model.fit_intervention(train_data, valid_data, show_progress)
-        self.timings["intervention"] = time.perf_counter() - start
+        titles = iter(self.stage_titles(valid_data is not None))
+        with self._stage("base", next(titles)):
+            base = self._obtain_base(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+            self.model.freeze_base()
+        with self._stage("intervention", next(titles)):
+            self._seed_again(train_data)
+            report = self.model.fit_intervention(train_data, valid_data, show_progress)
         if valid_data is not None and wants_choice(self.config, self.model):
-            self._choose_strengths(valid_data)
+            with self._stage("strengths", next(titles)):
+                self._choose_strengths(valid_data)
         validation = self.validate_variants(valid_data, show_progress)
         self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
         return self.keep_fitted(valid_data, saved)
 
     def _choose_strengths(self, valid_data: EvaluationLoader) -> None:
-        start = time.perf_counter()
         goal, budget = str(self.config["strength_goal"]), float(self.config["strength_budget"])
         choice = choose_strengths(self, self.model, valid_data, goal, budget)
         for key, value in choice["chosen"].items():
             self.config[key] = value  # the checkpoint remembers what was chosen
         self.checkpoint_extra["chosen_strengths"] = choice
         self.notes.append(choice_note(choice))
-        self.timings["strengths"] = time.perf_counter() - start
+
+    def stage_titles(self, validated: bool) -> list[str]:
+        """The base, what is fitted on it, and the choice of strengths if there is one."""
+        choice = ["strengths on validation"] if validated and wants_choice(self.config, self.model) else []
+        return [f"base model {self.model.base_model_name}", self.model.fitted_name, *choice]
+
+    @contextmanager
+    def _stage(self, name: str, title: str) -> Iterator[None]:
+        with self.clock(name, title):
+            yield
+        self.timings[name] = self.clock.seconds[name]
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +10,6 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.data.interaction import Interaction
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.config.mask import Mask
@@ -20,15 +18,16 @@ from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.ragged import owners
+from recbole_fair.io.bars import bars_shown, new_bar
 
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int, title: str, show: bool) -> Iterable[T]:
-    """A progress bar around ``items`` when it is wanted and somebody sits at the terminal, else ``items`` itself."""
-    if not show or not sys.stderr.isatty():
+    """A progress bar around ``items`` when it is wanted and somebody watches, else ``items`` itself."""
+    if not bars_shown(show):
         return items
-    bar: Iterable[T] = tqdm(items, total=total, desc=title, ncols=100, leave=False)
+    bar: Iterable[T] = new_bar(items, total=total, desc=title)
     return bar
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -27,7 +26,9 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
 from recbole_fair.io.atomic import free_name
+from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import check_finite, load_checkpoint, random_states, restore_random_states
+from recbole_fair.io.timing import Stages as Clock
 from recbole_fair.model.contract import FairModel, contract_of
 from recbole_fair.trainer.checkpoints import CheckpointWriter, model_state
 from recbole_fair.trainer.failures import errors_named
@@ -45,6 +46,7 @@ from recbole_fair.trainer.schedule import Schedule
 from recbole_fair.trainer.scorer import ScoredBatch, Scorer
 from recbole_fair.trainer.stages import Stages
 from recbole_fair.trainer.tracking import lazy_tensorboard
+from recbole_fair.trainer.watching import Heartbeat, vanishing_bars
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class FairTrainerMixin(Stages):
     Attributes:
         notes: sentences on the training for the result document.
         timings: seconds by stage, where a training has several.
+        clock: counts the stages, and says them if the run has told it how many there are.
         checkpoints: keeps the best state and writes the checkpoints; of the class that ``writer_class`` names.
         scorer: makes the batches that are evaluated.
     """
@@ -96,6 +99,7 @@ class FairTrainerMixin(Stages):
         self.scorer = Scorer(config, self._full_sort_batch_eval, self._neg_sample_batch_eval)
         self.notes: list[str] = []
         self.timings: dict[str, float] = {}
+        self.clock = Clock()
         self._constraints = parse_constraints(config["valid_constraint"], self.evaluator.options)
         self._pending: Mapping[str, Any] | None = None
         self._train_data: TrainingLoader | None = None
@@ -106,6 +110,7 @@ class FairTrainerMixin(Stages):
         self._saves = True
         self._verbose = True
         self._schedule = Schedule.of(config, self)
+        self._heartbeat = Heartbeat(config["model"], self.epochs)
 
     @property
     def checkpoint_extra(self) -> dict[str, Any]:
@@ -125,6 +130,10 @@ class FairTrainerMixin(Stages):
     def final_variant(self) -> str:
         """The variant of the model that the run is about."""
         return self.contract.final_variant
+
+    def stage_titles(self, validated: bool) -> list[str]:
+        """What the stages of :meth:`fit` are called that it says itself; none where the run speaks for it."""
+        return []
 
     def trained_config(self) -> FairConfig:
         """The configuration under which :meth:`fit` trains by gradient steps: a post-hoc model's base has its own."""
@@ -206,17 +215,19 @@ class FairTrainerMixin(Stages):
             logger.info("The training of the run to resume had already ended.")
             return self._chosen_epoch()
 
+        self._heartbeat = Heartbeat(self.config["model"], epochs)
+
         def after_validation(epoch: int, score: float) -> None:
             if self.cur_step == 0:
                 self.checkpoints.keep_best()
             if saved:
                 self._write_checkpoint(epoch)
+            self._heartbeat.beat(epoch, str(self.config["valid_metric"]), score, self.best_valid_score)
             if callback_fn is not None:
                 callback_fn(epoch, score)
 
-        shown = show_progress and sys.stderr.isatty()
-        with closing(self.tensorboard):
-            super().fit(train_data, valid_data, verbose, saved, shown, after_validation)
+        with closing(self.tensorboard), vanishing_bars():
+            super().fit(train_data, valid_data, verbose, saved, bars_shown(show_progress), after_validation)
         if self.checkpoints.best is None or not (saved or self._validated):
             self.checkpoints.keep_best()  # no validation has chosen an epoch, and no file holds the last one
         return self._chosen_epoch()
@@ -261,6 +272,8 @@ class FairTrainerMixin(Stages):
         with errors_named(self.config):
             loss: float | tuple[float, ...] = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._report_epoch(epoch_idx)
+        if not self._validated:
+            self._heartbeat.beat(epoch_idx)
         return loss
 
     def _report_epoch(self, epoch_idx: int) -> None:

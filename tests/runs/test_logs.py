@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh_log import with_fresh_root
 
 from recbole_fair.io.text import visible
+from recbole_fair.io.verbosity import Verbosity, set_verbosity
 from recbole_fair.quick_start import run_recbole_fair
 from recbole_fair.runs import logs
-from recbole_fair.runs.logs import Verbosity, set_verbosity
 
 QUICK: dict[str, Any] = {
     "epochs": 1, "embedding_size": 4, "topk": [3], "metrics": ["NDCG"], "valid_metric": "NDCG@3",
     "show_progress": False,
 }  # fmt: skip
-
-
-@contextmanager
-def fresh_root() -> Iterator[None]:
-    """A root logger as a fresh process has it; pytest's own handlers come back."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
-
-
-def with_fresh_root(test: Any) -> Any:
-    @functools.wraps(test)
-    def wrapped(*args: Any, **options: Any) -> None:
-        with fresh_root():
-            test(*args, **options)
-
-    return wrapped
 
 
 def run(small_data: Path, **changes: Any) -> None:
@@ -89,7 +65,7 @@ def test_tables_go_to_standard_output(small_data: Path, in_tmp: Path, capsys: py
         set_verbosity(verbosity)
         run(small_data)
         shown[verbosity] = capsys.readouterr()
-    set_verbosity(Verbosity.VERBOSE)
+    set_verbosity(Verbosity.NORMAL)
     tables = {streams.out for streams in shown.values()}
     assert len(tables) == 1
     assert [line.split()[0] for line in tables.pop().split("\n") if line] == ["test", "------", "ndcg@3"]

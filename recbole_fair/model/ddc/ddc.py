@@ -45,6 +45,7 @@ class DDC(PostHocModel):
 
     keys = DDC_KEYS
     variants = ("base", "popularity", "preference", "corrected")
+    fitted_name = "two numbers a user"
 
     ddc_popularity: float = 1.0
     ddc_preference: float = 1.0

@@ -67,6 +67,7 @@ class PopSteer(PostHocModel):
 
     keys = POPSTEER_KEYS
     variants = ("base", "reconstructed", "steered")
+    fitted_name = "autoencoder"
     dossier = "neurons"
     writes_neurons = True
     strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {

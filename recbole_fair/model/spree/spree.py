@@ -74,6 +74,7 @@ class SPREE(PostHocModel):
 
     keys = SPREE_KEYS
     variants = ("base", "vanilla", "adaptive")
+    fitted_name = "probes and direction"
     dossier = "sites"
     strength_grid: ClassVar[dict[str, tuple[float, ...]]] = {"spree_strength": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}
 
