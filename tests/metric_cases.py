@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from metric_oracle import Case
+from metric_oracle import Case, concept_of, has_concept
 from recbole.data.interaction import Interaction
 from recbole.utils import EvaluatorType
 from scipy import sparse
@@ -80,10 +80,11 @@ def collect(collector: FairCollector, case: Case, batch: int = 4) -> None:
 
 
 def make(case: Case, monkeypatch: Any, **given: Any) -> tuple[FairCollector, FairEvaluator]:
-    cfg = config(topk=case.topk, **given)
+    cfg = config(topk=case.topk, **{"concept": f"genre:{concept_of(case)}", **given})
     monkeypatch.setattr(collector_module, "training_interactions", lambda dataset: interactions(case))
     collector = FairCollector(cfg)
     collector.groups = item_groups(case)
+    collector.concept = torch.tensor([has_concept(item, case) for item in range(case.n_items)], dtype=torch.float64)
     collector.data_collect(SimpleNamespace())
     return collector, FairEvaluator(cfg)
 

@@ -212,6 +212,14 @@ def jaccard_to_others(case: Case, user: int) -> float:
     return mean([len(mine & set(case.history(o))) / len(mine | set(case.history(o))) for o in others])
 
 
+def concept_of(case: Case) -> str:
+    return sorted({g for genres in case.genres for g in genres})[0]
+
+
+def has_concept(item: int, case: Case) -> float:
+    return float(concept_of(case) in case.genres[item])
+
+
 # -- all metrics of a case ---------------------------------------------------------------------------------------
 
 
@@ -272,4 +280,12 @@ def all_metrics(case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_group
         found[f"pce@{k}"] = mean(error)
         found[f"pcesum@{k}"] = 11 * mean(error)
         found[f"ckl@{k}"] = mean_of_users(genre)
+        found[f"conceptshare@{k}"] = mean([has_concept(i, case) for i in places])
+        found[f"conceptgap@{k}"] = mean(
+            [
+                abs(mean([has_concept(i, case) for i in ranked[:k]]) - mean([has_concept(i, case) for i in history]))
+                for user, ranked, _ in rows
+                if (history := case.history(user))
+            ]
+        )
     return found

@@ -35,8 +35,7 @@ class Populations:
         real: ``[U, d]`` the data set's users, as validation meets them.
         users: inner ids ``[U]`` of the real users.
         inter: training interactions.
-        head: inner ids of the popular items.
-        tail: inner ids of the unpopular items.
+        weight: float64 ``[n_items]``, how much an item counts for the concept: 1 for the popular ones.
     """
 
     popular: Tensor
@@ -44,8 +43,7 @@ class Populations:
     real: Tensor
     users: Ids
     inter: Interactions
-    head: Ids
-    tail: Ids
+    weight: Floats
 
     def __getitem__(self, name: str) -> Tensor:
         """The representations of one of :data:`NAMES`."""
@@ -56,21 +54,20 @@ class Populations:
 
     @property
     def head_share(self) -> Floats:
-        """Share of popular items in each real user's training history ``[U]`` (PopSteer's H), NaN without one."""
-        return head_share(self.inter, self.head)[self.users]
+        """Share of the concept in each real user's training history ``[U]`` (PopSteer's H), NaN without one."""
+        return history_share(self.inter, self.weight)[self.users]
 
 
-def head_share(inter: Interactions, head: Ids) -> Floats:
-    """Share of head items among each user's training interactions, float64 ``[n_users]``; NaN without any.
+def history_share(inter: Interactions, weight: Floats) -> Floats:
+    """Mean weight of each user's training interactions, float64 ``[n_users]``; NaN without any.
 
     Args:
         inter: training interactions.
-        head: ids of the head items.
+        weight: ``[n_items]``; 1 for head items and 0 for others gives the share of head items.
     """
-    in_head = np.isin(inter.item, head)
     total = np.bincount(inter.user, minlength=inter.n_users)
     with np.errstate(invalid="ignore"):
-        share: Floats = np.bincount(inter.user, weights=in_head, minlength=inter.n_users) / total
+        share: Floats = np.bincount(inter.user, weights=weight[inter.item], minlength=inter.n_users) / total
     return share
 
 

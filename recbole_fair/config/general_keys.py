@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recbole_fair.config.concepts import complaint_about
 from recbole_fair.config.keys import Key, Need
 from recbole_fair.config.parts import groupings
 
@@ -119,6 +120,12 @@ KEYS: dict[str, Key] = {
         what="resamples of users for 95 % intervals, 0 for none",
         scope="evaluation",
         need=Need(8e3, "of memory for a thousand users"),
+    ),
+    "concept": Key(
+        "str",
+        check=complaint_about,
+        what="what is steered and counted: popularity, genre:Documentary, user:gender=F or file:items.txt",
+        scope="evaluation",
     ),
     "metric_history": Key(
         "str", choices=("train", "train_valid"), what="what counts as history when testing", scope="evaluation"

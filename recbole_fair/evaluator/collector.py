@@ -13,8 +13,10 @@ from recbole.evaluator.register import Register
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_fair.config.concepts import POPULARITY
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader, dataset_of
+from recbole_fair.data.facts.concepts import Concepts
 from recbole_fair.data.facts.groups import ItemGroups, UserFacts, load_item_groups, read_column
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
@@ -23,7 +25,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.group_values import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
 from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, MetricOptions
-from recbole_fair.evaluator.specs import GROUPS, SEGMENTS
+from recbole_fair.evaluator.specs import CONCEPT, GROUPS, SEGMENTS
 
 _RECBOLE_COLLECTS = ("rec.meanrank", "rec.score", "data.label")
 
@@ -62,6 +64,7 @@ class FairCollector(Collector):
         self.histories: Histories | None = None
         self.groups: ItemGroups | None = None
         self.facts: UserFacts | None = None
+        self.concept: Tensor | None = None
         self._dataset: Any = None
         self._later: Any = None
         self._n_items = 0
@@ -109,6 +112,8 @@ class FairCollector(Collector):
                 ) from error
         if GROUPS in needs and self.groups is None:
             self.groups = load_item_groups(dataset, options.group_field, needs[GROUPS])
+        if CONCEPT in needs and options.concept != POPULARITY and self.concept is None:
+            self.concept = Concepts(dataset).read(options.concept).weight
         special = (MAINSTREAM, DRIFT, TASTE)
         columns = {
             g.name: read_column(dataset, "user", g.name, f"group_metrics.{g.name}")
@@ -210,8 +215,8 @@ class FairCollector(Collector):
             RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
             number of held-out items), ``rec.users``, ``rec.values`` (the items' scores), ``rec.positives`` (row bounds
             and items), ``rec.candidates`` (items and scores ``[U, n_candidates]``, if wanted), ``data.num_items``,
-            ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, ``data.facts`` (about users),
-            and RecBole's own entries.
+            ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, ``data.concept`` (weights of
+            items), ``data.facts`` (about users), and RecBole's own entries.
         """
         struct = DataStruct()
         for key in _RECBOLE_COLLECTS:
@@ -242,6 +247,8 @@ class FairCollector(Collector):
         struct["data.histories"] = self.histories if self._later is None else self.histories.extended(self._later)
         if self.groups is not None:
             struct["data.groups"] = self.groups
+        if self.concept is not None:
+            struct["data.concept"] = self.concept
         if self.facts is not None:
             struct["data.facts"] = self.facts
         foreign = Register(self.config)

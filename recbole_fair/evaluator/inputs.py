@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recbole_fair.config.concepts import POPULARITY
 from recbole_fair.data.facts.histories import Histories
-from recbole_fair.data.facts.popularity import Popularity
+from recbole_fair.data.facts.popularity import HEAD, Popularity
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.functional.alignment import history_means, list_lengths
 from recbole_fair.evaluator.functional.calibration_errors import calibration_shares
@@ -40,6 +41,7 @@ class EvalInputs:
         histories: Training histories of all users, or None if not known.
         groups: Item groups, or None if not asked for.
         facts: What is known about users from training, or None if not known.
+        concept: float64 ``[n_items]``, how much each item counts for ``options.concept``, or None if not asked for.
     """
 
     items: Tensor
@@ -53,6 +55,7 @@ class EvalInputs:
     histories: Histories | None = None
     groups: ItemGroups | None = None
     facts: UserFacts | None = None
+    concept: Tensor | None = None
 
     @property
     def topk(self) -> tuple[int, ...]:
@@ -85,6 +88,19 @@ class EvalInputs:
         if self.facts is None:
             raise FairError("group_metrics need the training data: collect them before evaluating.")
         return self.facts
+
+    @cached_property
+    def concept_weight(self) -> Tensor:
+        """How much each item counts for the concept, float64 ``[n_items]``; of popularity, 1 for head items.
+
+        Raises:
+            FairError: If it is not known.
+        """
+        if self.options.concept == POPULARITY:
+            return (self.segments == HEAD).double()
+        if self.concept is None:
+            raise FairError("This metric needs the concept's items: collect the training data before evaluating.")
+        return self.concept.to(self.items.device)
 
     @cached_property
     def counts(self) -> Tensor:

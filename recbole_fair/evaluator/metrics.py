@@ -81,6 +81,7 @@ def inputs_of(struct: DataStruct, options: MetricOptions) -> EvalInputs:
             histories=optional("data.histories"),
             groups=optional("data.groups"),
             facts=optional("data.facts"),
+            concept=optional("data.concept"),
         )
     return struct[INPUTS]
 

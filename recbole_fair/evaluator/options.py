@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from recbole_fair.config.concepts import POPULARITY
 from recbole_fair.config.contract import Settings
 
 MAINSTREAM, DRIFT, TASTE = "mainstream", "drift", "popularity_taste"
@@ -51,6 +52,7 @@ class MetricOptions:
         ckl_smoothing: Steck's smoothing in CKL and in interest drift.
         group_metrics: Metrics by user group.
         bootstrap: Number of resamples, 0 for none.
+        concept: what ConceptShare and ConceptGap count.
         metric_history: ``train`` or ``train_valid``: what counts as history when testing.
         seed: Seed of the bootstrap's own generator.
     """
@@ -70,6 +72,7 @@ class MetricOptions:
     ckl_smoothing: float = 0.01
     group_metrics: tuple[Grouping, ...] = ()
     bootstrap: int = 0
+    concept: str = POPULARITY
     metric_history: str = "train"
     seed: int = 0
 

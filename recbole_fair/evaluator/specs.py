@@ -14,11 +14,12 @@ from recbole_fair.data.facts.popularity import HEAD, MID, TAIL
 from recbole_fair.data.ragged import owners
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import functional as f
+from recbole_fair.evaluator.functional.alignment import history_means
 from recbole_fair.evaluator.inputs import EvalInputs
 from recbole_fair.evaluator.options import MetricOptions
 
 HISTORY, SEGMENTS, POPULARITY, GROUPS = "history", "segments", "popularity", "groups"
-HELD_OUT = "held-out items"
+HELD_OUT, CONCEPT = "held-out items", "concept"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class MetricSpec:
         high: Largest possible value, or text such as ``log n`` where it depends on the data.
         smaller: Whether less is better.
         to_zero: Whether the value nearest to zero is best.
-        needs: Any of ``history``, ``segments``, ``popularity``, ``groups``, ``held-out items``.
+        needs: Any of ``history``, ``segments``, ``popularity``, ``groups``, ``concept``, ``held-out items``.
         per_user: Values by user.
         per_item: From the options, the functions of counts ``[..., n] -> [...]`` by suffix of the name.
         exposure: Whether ``per_item`` takes rank-discounted exposures instead of counts.
@@ -160,6 +161,11 @@ def _ckl(x: EvalInputs) -> PerUser:
         raise FairError("CKL needs item groups: set group_field to an item column, such as genre.")
     options = x.options
     return PerUser(f.group_calibration(x.items, *x.history, x.groups.matrix, x.topk, options.ckl_smoothing))
+
+
+def _concept_gap(x: EvalInputs) -> PerUser:
+    in_lists = f.list_means(x.concept_weight, x.items, x.topk)
+    return PerUser((in_lists - history_means(x.concept_weight, *x.history).unsqueeze(1)).abs())
 
 
 def _plain(function: Callable[[Tensor], Tensor]) -> Callable[[MetricOptions], Mapping[str, Callable[[Tensor], Tensor]]]:
@@ -374,6 +380,26 @@ SPECS: tuple[MetricSpec, ...] = (
         smaller=True,
         needs=frozenset({HISTORY, GROUPS}),
         per_user=_ckl,
+    ),
+    MetricSpec(
+        "ConceptShare",
+        "mean of w(i) over all places of all lists",
+        "w(i): 1 for the items of `concept`, else 0; for a concept of users (user:gender=F) the share of the item's "
+        f"training interactions that are theirs; for popularity 1 for head items. {_SEGMENT_NOTE}",
+        0,
+        1,
+        needs=frozenset({CONCEPT, SEGMENTS}),
+        per_user=_mean_over_places(lambda x: x.concept_weight),
+    ),
+    MetricSpec(
+        "ConceptGap",
+        "|mean w of list - mean w of history|, mean over users",
+        f"w as in ConceptShare. {_HISTORY_NOTE}",
+        0,
+        1,
+        smaller=True,
+        needs=frozenset({CONCEPT, SEGMENTS, HISTORY}),
+        per_user=_concept_gap,
     ),
 )
 

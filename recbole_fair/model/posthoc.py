@@ -6,7 +6,7 @@ and it is scored as it is or through the intervention (:meth:`PostHocModel.use_v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -114,6 +114,16 @@ class PostHocModel(FairModel, AbstractRecommender):
     def kind_on(cls, base: type[Split]) -> type[PostHocModel]:
         """The class that the method takes on such a base; itself, unless a method has several kinds."""
         return cls
+
+    # -- strengths that are chosen -------------------------------------------------------------------------------
+
+    def strength_choices(self) -> Mapping[str, Sequence[float]]:
+        """Values of strengths among which ``strengths: auto`` chooses, 0 among them."""
+        return self.strength_grid
+
+    def strength_goal(self) -> str | None:
+        """The metric that the choice is to better where the user names none; None for the one of the settings."""
+        return None
 
     # -- what a method writes ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recbole_fair.config.concepts import complaint_about, complaint_about_many, complaint_about_steps
 from recbole_fair.config.keys import Key
 
 #: How many items are popular, and how many are not.
@@ -37,4 +38,27 @@ SYNTHETIC_USERS: dict[str, Key] = {
 LEANING_USERS: dict[str, Key] = {
     "profile_share": Key("float", low=0, high=0.5, open_low=True, what="users a side, of all users"),
     "profile_history": Key("int", low=1, optional=True, what="last training interactions that tell a user's side"),
+}
+
+#: What is steered.
+CONCEPTS: dict[str, Key] = {
+    "concept": Key(
+        "str",
+        check=complaint_about,
+        what="what is steered and counted: popularity, genre:Documentary, user:gender=F or file:items.txt",
+    ),
+    "concepts": Key(
+        "str",
+        many=True,
+        optional=True,
+        check=complaint_about_many,
+        what="further concepts of the same fit; a column alone means each of its values",
+    ),
+    "steer": Key(
+        "float|str|dict",
+        optional=True,
+        check=complaint_about_steps,
+        what="steps by concept, 'Documentary=+2, popular=-1', or a step towards the concept itself",
+        scope="strength",
+    ),
 }

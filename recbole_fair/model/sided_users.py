@@ -16,6 +16,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
+from recbole_fair.data.facts.concepts import Concept
+from recbole_fair.data.facts.histories import Histories
+from recbole_fair.data.facts.id_rows import Rows
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.data.facts.profiles import SyntheticProfiles, profiles_of
 from recbole_fair.errors import FairError
@@ -106,6 +109,76 @@ class RealUsers:
             yield Interaction({self.base.USER_ID: part})
 
 
+@dataclasses.dataclass(frozen=True)
+class HistoryUsers:
+    """Real users of a sequential base, by their training histories.
+
+    Args:
+        base: the base model.
+        users: ``[n]`` their ids.
+        inter: training interactions, in order of user and time.
+    """
+
+    base: Any
+    users: Tensor
+    inter: Interactions
+
+    @property
+    def n_users(self) -> int:
+        """How many."""
+        return len(self.users)
+
+    @property
+    def length(self) -> int:
+        """Items of each, at most: the window."""
+        return int(self.base.max_seq_length)
+
+    def batches(self, rows: int) -> Iterator[Interaction]:
+        """Batches of at most ``rows`` users, each with the last items of the window."""
+        base = self.base
+        histories = Histories.from_interactions(self.inter)
+        all_rows = Rows(histories.indptr, histories.items)
+        for part in torch.split(self.users, rows):
+            last = all_rows.take(part.numpy(), self.length)
+            width = max(int(last.lengths.max()), 1) if base.any_width else self.length
+            yield Interaction(
+                {
+                    base.USER_ID: part,
+                    base.ITEM_SEQ: last.padded(width),
+                    base.ITEM_SEQ_LEN: torch.from_numpy(last.lengths),
+                }
+            )
+
+
+def users_of(
+    base: Any, config: Settings, concept: Concept, positive: bool, inter: Interactions, seed: int, sequential: bool
+) -> SidedUsers:
+    """Users who stand for one side of a concept.
+
+    Of a concept of users, the training users who have it, or have it not. Of a concept of items, synthetic users of
+    those items on a sequential base, and on any other the training users who lean most to that side.
+
+    Args:
+        base: the base model.
+        config: how many synthetic users, or what share of the real ones.
+        concept: the concept.
+        positive: the side that has it, or the other one.
+        inter: training interactions.
+        seed: of synthetic users.
+        sequential: whether the base reads sequences.
+
+    Raises:
+        FairError: if the sides cannot be told apart.
+    """
+    own = concept.positive if positive else concept.negative
+    if concept.of == "users":
+        return HistoryUsers(base, own, inter) if sequential else RealUsers(base, own)
+    if sequential:
+        return synthetic_users(base, config, own, inter, seed)
+    sides = leaning_users(inter, concept.positive, concept.negative, config["profile_share"], config["profile_history"])
+    return RealUsers(base, sides[0 if positive else 1])
+
+
 def synthetic_users(base: Any, config: Settings, items: Tensor, inter: Interactions, seed: int) -> SyntheticUsers:
     """Synthetic users of some items, as the configuration asks for them.
 
@@ -160,7 +233,7 @@ def leaning_users(
     unpopular = users[np.argsort(mean, kind="stable")[:n]]
     if n < 2 or mean.max() == mean.min():
         raise FairError(
-            f"Popular and unpopular users cannot be told apart: profile_share={share} leaves {n} of {len(users)} "
+            f"Users of either side cannot be told apart: profile_share={share} leaves {n} of {len(users)} "
             "users a side, or all lean alike; raise the share, or head_share and tail_share."
         )
     return torch.from_numpy(popular), torch.from_numpy(unpopular)

@@ -10,7 +10,8 @@ from recbole.evaluator import metric_types
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_fair.config.catalogue import check_values, keys_of, scope_of
+from recbole_fair.config.catalogue import check_values, declared, keys_of, scope_of
+from recbole_fair.config.concepts import POPULARITY
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.imports import refuse_stored
 from recbole_fair.config.keys import metric_parts
@@ -91,7 +92,17 @@ def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixi
     trainer_class = get_trainer(config, config.model_class)
     if not issubclass(trainer_class, FairTrainerMixin):
         raise FairError(f"{config['model']} is trained outside of PyTorch, which recbole_fair does not support.")
+    show_concept(config)
     return trainer_class(config, net)
+
+
+def show_concept(config: FairConfig) -> None:
+    """Add the share of a steered concept other than popularity to the metrics, where these are of lists."""
+    concept = config["concept"] if "concept" in declared(config.model_class) else None
+    names = [str(name).lower() for name in config["metrics"]]
+    if concept in (None, POPULARITY) or config["eval_type"] != EvaluatorType.RANKING:
+        return
+    config["metrics"] = [*config["metrics"], *(n for n in ("ConceptShare", "ConceptGap") if n.lower() not in names)]
 
 
 def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:

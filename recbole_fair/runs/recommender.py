@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,18 +22,21 @@ from torch import Tensor
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.traits import Traits
-from recbole_fair.data.facts.id_rows import IntArray, Rows
+from recbole_fair.data.facts.id_rows import IntArray, Rows, rows_by_split
 from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import restore_model
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.model.bases.split import Split
+from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.contract import contract_of
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.runs.building import new_model
 from recbole_fair.runs.histories import write_lists
 from recbole_fair.runs.loading import config_of
 from recbole_fair.runs.served import ServedAdjuster, served_adjuster
+from recbole_fair.runs.steered_lists import steered_notes
+from recbole_fair.trainer.steering_costs import STEERING
 
 Token = str | int
 #: Changes scores ``[B, n_items]`` of users with these histories before the lists.
@@ -123,6 +127,7 @@ class Recommender:
         adjustments: further changes of the scores, in order, once what may not be shown is -inf.
         served: a score adjuster of the settings (Tilt) that is more than an item bias, or None.
         notes: sentences that belong to every answer.
+        steering: what steering towards concepts costs, as the checkpoint knows it.
     """
 
     def __init__(self, model: AbstractRecommender, config: FairConfig, dataset: StoredDataset) -> None:
@@ -135,13 +140,14 @@ class Recommender:
         self.adjustments: list[Adjustment] = []
         self.served: ServedAdjuster | None = None
         self.notes: list[str] = []
+        self.steering: list[dict[str, Any]] = []
         self.user_ids: list[str] = list(data["users"])
         self._item_index = pd.Index(self.item_ids, dtype=object)
         self._item_numbers = {token: number for number, token in enumerate(self.item_ids)}
         self._user_numbers = {token: number for number, token in enumerate(data["users"])}
         self._item_numbers.pop(self.item_ids[0])  # the padding
         self._user_numbers.pop(data["users"][0])
-        self._seen = _seen_rows(data["interactions"], len(data["users"]))
+        self._seen = rows_by_split(data["interactions"], len(data["users"]))
         self.sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         self.window = int(config["MAX_ITEM_LIST_LENGTH"] or 0)
 
@@ -182,6 +188,7 @@ class Recommender:
                 f"carries ({error})."
             ) from error
         made = cls(net, config, dataset)
+        made.steering = list(content.get(STEERING) or [])
         made.served, made.notes = served_adjuster(config, content)
         if made.served is not None and made.served.item_bias is not None:
             made.item_bias, made.served = made.served.item_bias, None
@@ -242,13 +249,22 @@ class Recommender:
         order = order[np.argsort(np.minimum(rows.lengths[order], self.window), kind="stable")]
         device = self.config["device"]
         size = batch_size or (_CPU_ROWS if device.type == "cpu" else _GPU_ROWS)
-        with self.scoring(strengths, variant):
+
+        def fill(lists: Recommendations) -> None:
             for begin in range(0, len(order), size):
                 index = order[begin : begin + size]
                 part = rows.take(index)
                 scores = self._scores(part, numbers[index])
                 scores = self._masked(scores, part, numbers[index], exclude_seen, blocked)
-                found.place(index, self._adjusted(scores, part, numbers[index], k))
+                lists.place(index, self._adjusted(scores, part, numbers[index], k))
+
+        with self.scoring(strengths, variant):
+            fill(found)
+            if isinstance(self.model, ConceptSteering) and (steps := self.model.concept_steps()):
+                before = dataclasses.replace(found, ids=torch.zeros_like(found.ids), scores=found.scores.clone())
+                with self.model.use_variant(self.model.base_variant):
+                    fill(before)
+                found.notes += steered_notes(self.model, steps, before.ids, found.ids, self.steering)
         self._give_popular(np.flatnonzero(~known), rows, numbers, exclude_seen, blocked, found)
         return found
 
@@ -478,13 +494,3 @@ def _as_list(row: Iterable[Token]) -> Sequence[Token]:
     if isinstance(row, str):
         raise FairError(f"A history is a list of items, not the text {row!r}.")
     return row if isinstance(row, list | tuple) else list(row)
-
-
-def _seen_rows(interactions: Mapping[str, Mapping[str, Tensor]], n_users: int) -> dict[str, Rows]:
-    """Items of each user by split."""
-    found = {}
-    for split, columns in interactions.items():
-        user, item = (columns[name].numpy().astype(np.int64) for name in ("user", "item"))
-        lengths = np.bincount(user, minlength=n_users)
-        found[split] = Rows(np.concatenate([[0], lengths.cumsum()]), item[np.argsort(user, kind="stable")])
-    return found

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import init_seed
+from recbole.utils import EvaluatorType, init_seed
 
 from recbole_fair.config.catalogue import matters_for_training, settings_of_base
 from recbole_fair.config.fair_config import FairConfig
@@ -18,8 +18,10 @@ from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLo
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, restore_model
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
+from recbole_fair.trainer.steering_costs import STEERING, steering_costs
 from recbole_fair.trainer.strengths import choice_note, choose_strengths, wants_choice
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
@@ -77,12 +79,16 @@ class PostHocTrainer(FairTrainer):
         if valid_data is not None and wants_choice(self.config, self.model):
             with self._stage("strengths", next(titles)):
                 self._choose_strengths(valid_data)
+        if valid_data is not None and self._knows_concepts():
+            with self._stage("steering", next(titles)):
+                self._measure_steering(valid_data)
         validation = self.validate_variants(valid_data, show_progress)
         self.checkpoint_extra |= {"base": base, "intervention": report, "validation": validation}
         return self.keep_fitted(valid_data, saved)
 
     def _choose_strengths(self, valid_data: EvaluationLoader) -> None:
-        goal, budget = str(self.config["strength_goal"]), float(self.config["strength_budget"])
+        own = None if "strength_goal" in self.config.user_settings else self.model.strength_goal()
+        goal, budget = own or str(self.config["strength_goal"]), float(self.config["strength_budget"])
         choice = choose_strengths(self, self.model, valid_data, goal, budget)
         for key, value in choice["chosen"].items():
             self.config[key] = value  # the checkpoint remembers what was chosen
@@ -92,13 +98,25 @@ class PostHocTrainer(FairTrainer):
     def stage_titles(self, validated: bool) -> list[str]:
         """The base, what is fitted on it, and the choice of strengths if there is one."""
         choice = ["strengths on validation"] if validated and wants_choice(self.config, self.model) else []
-        return [f"base model {self.model.base_model_name}", self.model.fitted_name, *choice]
+        costs = ["cost of steering each concept"] if validated and self._knows_concepts() else []
+        return [f"base model {self.model.base_model_name}", self.model.fitted_name, *choice, *costs]
 
     @contextmanager
     def _stage(self, name: str, title: str) -> Iterator[None]:
         with self.clock(name, title):
             yield
         self.timings[name] = self.clock.seconds[name]
+
+    def _knows_concepts(self) -> bool:
+        """Whether the model knows other concepts than popularity, whose strengths are swept as ever."""
+        model = self.model
+        if not isinstance(model, ConceptSteering) or self.config["eval_type"] != EvaluatorType.RANKING:
+            return False
+        return not model.steers_popularity or bool(self.config["concepts"])
+
+    def _measure_steering(self, valid_data: EvaluationLoader) -> None:
+        assert isinstance(self.model, ConceptSteering)
+        self.checkpoint_extra[STEERING] = steering_costs(self, self.model, valid_data)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on with a base model whose training was interrupted; the intervention is fitted afterwards.

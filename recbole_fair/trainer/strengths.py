@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def wants_choice(config: FairConfig, model: PostHocModel) -> bool:
     """Whether strengths are to be chosen: ``strengths: auto``, and the user gave none of the model's."""
     given = set(model.strength_keys) & set(config.user_settings)
-    return bool(model.strength_grid) and config["strengths"] == "auto" and not given
+    return bool(model.strength_choices()) and config["strengths"] == "auto" and not given
 
 
 def choose_strengths(
@@ -65,7 +65,7 @@ def choose_strengths(
             known = float(values_of(spec, inputs_of(struct, trainer.evaluator.options))[0][target])
         return {target: known, measured: found[measured]}
 
-    grid = model.strength_grid
+    grid = model.strength_choices()
     with model.encoded_once(), trainer.scorer.remembered():
         with model.use_variant(model.base_variant):
             base = values(trainer.collect(valid_data))

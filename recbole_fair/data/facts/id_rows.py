@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,3 +57,13 @@ class Rows:
         out = np.zeros(inside.shape, dtype=np.int64)
         out[inside] = self.items
         return torch.from_numpy(out)
+
+
+def rows_by_split(interactions: Mapping[str, Mapping[str, Tensor]], n_users: int) -> dict[str, Rows]:
+    """Items of each user by split."""
+    found = {}
+    for split, columns in interactions.items():
+        user, item = (columns[name].numpy().astype(np.int64) for name in ("user", "item"))
+        lengths = np.bincount(user, minlength=n_users)
+        found[split] = Rows(np.concatenate([[0], lengths.cumsum()]), item[np.argsort(user, kind="stable")])
+    return found

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_fair.data.facts.concepts import Concept
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.model.popsteer.keys import GENERAL_KEYS
 from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.model.popsteer.vectors import UserVectors
-from recbole_fair.model.sided_users import RealUsers, SidedUsers, leaning_users
+from recbole_fair.model.sided_users import RealUsers, leaning_users
 
 _ROWS = 8192
 
@@ -25,6 +26,7 @@ class PopSteerGeneral(PopSteer):
 
     keys = GENERAL_KEYS
     rows_at_once = (_ROWS, _ROWS)
+    reads_sequences = False
 
     def collect_vectors(self, inter: Interactions, show_progress: bool) -> UserVectors:
         """Vectors of the users who have training interactions, one each."""
@@ -32,22 +34,21 @@ class PopSteerGeneral(PopSteer):
         vectors = torch.cat(list(self.represent(RealUsers(self.base, users))))
         return UserVectors(vectors, users, torch.ones(len(users), dtype=torch.bool))
 
-    def profile_users(self, inter: Interactions) -> tuple[Tensor, Tensor]:
-        """Ids of the users who lean most to popular and to unpopular items, the most extreme first.
+    def profile_users(self, concept: Concept, inter: Interactions) -> tuple[Tensor, Tensor]:
+        """Ids of the users who stand for either side of a concept.
 
-        The share ``profile_share`` of all users is taken at either end, by their ``profile_history`` last interactions;
-        see :func:`~recbole_fair.model.sided_users.leaning_users`.
+        Of a concept of items, the share ``profile_share`` of all users at either end, by their ``profile_history`` last
+        interactions, the most extreme first; see :func:`~recbole_fair.model.sided_users.leaning_users`.
 
         Args:
+            concept: the concept.
             inter: training interactions.
 
         Raises:
             FairError: if a side would have fewer than two users, or all users lean alike.
         """
+        if concept.of == "users":
+            return concept.positive, concept.negative
         config = self._config
-        return leaning_users(inter, *self.profile_items(inter), config["profile_share"], config["profile_history"])
-
-    def profiles(self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None) -> SidedUsers:
-        """The users who lean to ``items``: to the head or to the tail of :meth:`profile_items`."""
-        is_head = torch.equal(items, self.profile_items(inter)[0])
-        return RealUsers(self.base, self.profile_users(inter)[0 if is_head else 1][:n_users])
+        pair = concept.positive, concept.negative
+        return leaning_users(inter, *pair, config["profile_share"], config["profile_history"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key, Need
-from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, CONCEPTS, HEAD_TAIL, LEANING_USERS, SYNTHETIC_USERS
 
 #: On every base.
 POPSTEER_KEYS: dict[str, Key] = {
@@ -42,6 +42,7 @@ POPSTEER_KEYS: dict[str, Key] = {
         "float", low=0, what="step from popular to unpopular users under steer_mode dense", scope="strength"
     ),
     "keep_reconstruction_error": Key("bool", what="add back what the autoencoder cannot reconstruct", scope="strength"),
+    **CONCEPTS,
 }
 
 #: On a base that reads sequences, which synthetic users can be shown to.

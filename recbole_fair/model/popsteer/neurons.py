@@ -23,6 +23,9 @@ COLUMNS = (
     "frequency",
 )
 
+#: The columns that depend on the concept, in the order of the buffer ``concept_neurons``.
+BY_CONCEPT = ("mean_popular", "std_popular", "mean_unpopular", "std_unpopular", "effect_size")
+
 
 def cohens_d(mean_a: Tensor, std_a: Tensor, mean_b: Tensor, std_b: Tensor) -> Tensor:
     """Effect size ``(mean_a - mean_b) / sqrt((std_a^2 + std_b^2) / 2)`` (PopSteer Eq. 3).

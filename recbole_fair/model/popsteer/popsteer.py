@@ -1,69 +1,72 @@
-"""PopSteer (Ahmadov and Mansoury, WWW 2026): find the neurons that carry popularity and steer them.
+"""PopSteer (Ahmadov and Mansoury, WWW 2026): find the neurons of popularity, or another concept, and steer.
 
 A sparse autoencoder is trained on the frozen base model's user representations. Synthetic users of only popular and of
 only unpopular items show by Cohen's d which of its neurons respond to popularity; scoring shifts those neurons against
-it, decodes, and ranks with the base model's own items.
+it, decodes, and ranks with the base model's own items. Any other concept takes the place of popularity: "popular" users
+are then those of the items that have it, or the users who have it themselves.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
+from recbole_fair.data.facts.concepts import Concept, Concepts
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
-from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.model.bases.split import Split
+from recbole_fair.model.concept_steering import ConceptSteering
+from recbole_fair.model.popsteer.description import describe_neurons, describe_sae
 from recbole_fair.model.popsteer.keys import POPSTEER_KEYS
 from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
+    BY_CONCEPT,
     COLUMNS,
     cohens_d,
     effect_size_error,
-    neuron_row,
     selected_neurons,
     steering_moves,
-    strongest_neurons,
     write_neuron_table,
 )
-from recbole_fair.model.popsteer.sae import SAEFit, SAEQuality, SAESettings, TopKSAE, fit_sae, measure_sae
+from recbole_fair.model.popsteer.sae import SAEQuality, SAESettings, TopKSAE, fit_sae, measure_sae
 from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
-from recbole_fair.model.sided_users import SidedUsers
+from recbole_fair.model.sided_users import SidedUsers, users_of
 
 logger = logging.getLogger(__name__)
 
 _BETWEEN_LOOKS = 2000  # users a side from one look at the effect sizes' errors to the next
-_SMOOTHING = 10  # users of average activation added to each item before items are ranked by their users' activation
-_N_STRONGEST = 10
-_N_ITEMS = 5
+_CONCEPT_USERS = 4000  # users of either side of a further concept
+_STEPS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # towards a concept, among which one is chosen
 
 
-class PopSteer(PostHocModel):
-    """Steering of popularity neurons, which a sparse autoencoder finds in a base model.
+class PopSteer(ConceptSteering):
+    """Steering of the neurons of a concept, popularity by default, which a sparse autoencoder finds in a base model.
 
     Here stands everything that does not depend on the base model; :meth:`on` gives the class for one. Its two kinds,
-    sequential and general, say where vectors come from: :meth:`collect_vectors` (what the autoencoder is trained on)
-    and :meth:`profiles` (users of one side).
+    sequential and general, say where the autoencoder's vectors come from (:meth:`collect_vectors`).
 
     Attributes:
         rows_at_once: users that the base represents at a time, on a CPU and elsewhere.
+        reads_sequences: whether the base reads sequences, so that synthetic users can be shown to it.
+        neurons: the neuron table for the concept of the fit, ``[N, len(COLUMNS)]``.
+        concept_neurons: ``[C, N, 5]``, of every concept the means and deviations under either side and the effect size.
+        concept_means: ``[C, 2, d]`` mean representation of the users with and without each concept.
     """
 
     rows_at_once: ClassVar[tuple[int, int]]
+    reads_sequences: ClassVar[bool]
 
     keys = POPSTEER_KEYS
     variants = ("base", "reconstructed", "steered")
@@ -84,13 +87,15 @@ class PopSteer(PostHocModel):
     dense_strength: float = 2.0
     keep_reconstruction_error: bool = True
 
+    by_concept = ("concept_weight", "concept_neurons", "concept_means")
     neurons: Tensor
     mean_popular: Tensor
     mean_unpopular: Tensor
+    concept_neurons: Tensor
+    concept_means: Tensor
 
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
-        self._config = config
         d = self.vector_size()
         self.sae = TopKSAE(d, config["sae_scale"] * d, config["sae_k"], config["sae_encoder_bias"])
         self.sae.eval()
@@ -98,6 +103,8 @@ class PopSteer(PostHocModel):
         self.register_buffer("neurons", torch.zeros(n, len(COLUMNS), dtype=torch.float64))
         self.register_buffer("mean_popular", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("mean_unpopular", torch.zeros(d, dtype=torch.float64))
+        self.register_buffer("concept_neurons", torch.zeros(1, n, len(BY_CONCEPT), dtype=torch.float64))
+        self.register_buffer("concept_means", torch.zeros(1, 2, d, dtype=torch.float64))
         self._noise: torch.Generator | None = None
         self._given_shift: Tensor | None = None
 
@@ -115,22 +122,13 @@ class PopSteer(PostHocModel):
         """Representations of the training users, in evaluation mode."""
         raise NotImplementedError
 
-    def profiles(self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None) -> SidedUsers:
-        """Users who like only ``items``.
+    def profiles(self, concept: Concept, positive: bool, inter: Interactions, seed: int) -> SidedUsers:
+        """Users who stand for one side of a concept; see :func:`~recbole_fair.model.sided_users.users_of`."""
+        return users_of(self.base, self._config, concept, positive, inter, seed, self.reads_sequences)
 
-        Args:
-            items: inner ids of the items.
-            inter: training interactions.
-            seed: of the users' own generator.
-            n_users: how many users at most; as many as the configuration asks for when left out.
-        """
-        raise NotImplementedError
-
-    def profile_vectors(
-        self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None
-    ) -> Iterator[Tensor]:
+    def profile_vectors(self, concept: Concept, positive: bool, inter: Interactions, seed: int) -> Iterator[Tensor]:
         """Batches ``[B, d]`` of the base's representations of :meth:`profiles`; arguments as there."""
-        yield from self.represent(self.profiles(items, inter, seed, n_users))
+        yield from self.represent(self.profiles(concept, positive, inter, seed))
 
     @torch.no_grad()
     def represent(self, users: SidedUsers) -> Iterator[Tensor]:
@@ -141,20 +139,27 @@ class PopSteer(PostHocModel):
             yield self.base.represent_users(batch.to(device))
 
     def profile_moments(
-        self, head: Tensor, tail: Tensor, inter: Interactions, show: bool
+        self, concept: Concept, inter: Interactions, show: bool, most: int | None = None
     ) -> tuple[StreamingMoments, StreamingMoments]:
-        """Moments of the representations of popular and of unpopular users.
+        """Moments of the representations of users with a concept and without.
 
         Both sides are drawn in turn. Where ``synthetic_error`` is set, drawing ends once the standard error of every
         neuron's effect size is at most that.
+
+        Args:
+            concept: the concept.
+            inter: training interactions.
+            show: whether to show a bar.
+            most: users of either side after which drawing ends.
         """
         wanted = self._config["synthetic_error"]
         sides = StreamingMoments(self.sae.d_in), StreamingMoments(self.sae.d_in)
         streams = zip_longest(
-            self.profile_vectors(head, inter, self._seed + 1), self.profile_vectors(tail, inter, self._seed + 2)
+            self.profile_vectors(concept, True, inter, self._seed + 1),
+            self.profile_vectors(concept, False, inter, self._seed + 2),
         )
         looked_at = 0
-        with progress_bar("Popular and unpopular users", show) as move:
+        with progress_bar(f"Users: {concept.label} and {concept.other}", show) as move:
             for batches in streams:
                 for moments, users in zip(sides, batches, strict=True):
                     if users is not None:
@@ -162,6 +167,8 @@ class PopSteer(PostHocModel):
                 drawn = min(moments.count for moments in sides)
                 if move is not None:
                     move(drawn, max(drawn, int(self._config["synthetic_users"] or 0)), "")
+                if most is not None and drawn >= most:
+                    break
                 if wanted is None or drawn < looked_at + _BETWEEN_LOOKS:
                     continue
                 looked_at = drawn
@@ -193,6 +200,18 @@ class PopSteer(PostHocModel):
         shares = (config["head_share"], config["tail_share"], config["head_tail_by"])
         return select_head_tail(count_items(inter.item, inter.n_items), *shares, include_unseen=False)
 
+    def popularity(self, reader: Concepts, inter: Interactions) -> Concept:
+        """Popularity, by the items of :meth:`profile_items`."""
+        return reader.popularity(*self.profile_items(inter))
+
+    def strength_choices(self) -> Mapping[str, Sequence[float]]:
+        """Both alphas where popularity is steered, else steps towards the concept."""
+        return self.strength_grid if self.steers_popularity else {"steer": _STEPS}
+
+    def strength_goal(self) -> str | None:
+        """The concept's share in the lists, unless popularity is steered."""
+        return None if self.steers_popularity else "ConceptShare"
+
     # -- fitting -------------------------------------------------------------------------------------------------
 
     def fit_intervention(
@@ -205,7 +224,8 @@ class PopSteer(PostHocModel):
         """
         config, dataset = self._config, train_data._dataset
         inter = training_interactions(dataset)
-        head, tail = self.profile_items(inter)
+        concepts = self.read_concepts(dataset, inter)
+        concept = concepts[0]
         seconds: dict[str, float] = {}
 
         start = time.perf_counter()
@@ -216,7 +236,8 @@ class PopSteer(PostHocModel):
         seconds["autoencoder"] = fit.seconds
 
         start = time.perf_counter()
-        popular, unpopular = self.profile_moments(head, tail, inter, show_progress)
+        sides = [self.profile_moments(concept, inter, show_progress)]
+        sides += [self.profile_moments(one, inter, show_progress, _CONCEPT_USERS) for one in concepts[1:]]
         seconds["synthetic_users"] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -225,21 +246,23 @@ class PopSteer(PostHocModel):
         for part in torch.split(last, 8192):
             real.update(part)
         firing = measure_sae(self.sae, vectors.vectors)
-        self._fill_neurons(popular, unpopular, real, firing)
+        self._fill_neurons(*sides[0], real, firing)
+        self._fill_concepts(sides)
         self.fitted.fill_(True)
         at_scoring_time = measure_sae(self.sae, last)
         self.report = {
             "base_model": self.base_model_name,
-            "sae": self._describe_sae(fit, at_scoring_time, len(vectors.vectors)),
+            "sae": describe_sae(self.sae, fit, at_scoring_time, len(vectors.vectors)),
             "profiles": {
-                "head_items": len(head),
-                "tail_items": len(tail),
+                "head_items": len(concept.positive),
+                "tail_items": len(concept.negative),
                 "head_share": config["head_share"],
                 "tail_share": config["tail_share"],
                 "head_tail_by": config["head_tail_by"],
-                "users_a_side": popular.count,
+                "users_a_side": min(moments.count for moments in sides[0]),
             },
-            "neurons": self._describe_neurons(last, vectors.users[vectors.last], inter, dataset, head),
+            "concepts": self.keep_concepts(concepts),
+            "neurons": describe_neurons(self, last, vectors.users[vectors.last], inter, dataset, concept),
         }
         seconds["statistics"] = time.perf_counter() - start
         self.report["seconds"] = seconds
@@ -269,6 +292,24 @@ class PopSteer(PostHocModel):
         self.mean_popular.copy_(popular.mean)
         self.mean_unpopular.copy_(unpopular.mean)
 
+    @torch.no_grad()
+    def _fill_concepts(self, sides: Sequence[tuple[StreamingMoments, StreamingMoments]]) -> None:
+        tables, means = [], []
+        for positive, negative in sides:
+            own, others = (moments.linear(*self._encoder()) for moments in (positive, negative))
+            tables.append(torch.stack([*own, *others, cohens_d(*own, *others)], dim=1))
+            means.append(torch.stack([positive.mean, negative.mean]))
+        self.concept_neurons = torch.stack(tables).to(self.concept_neurons)
+        self.concept_means = torch.stack(means).to(self.concept_means)
+
+    def neurons_of(self, row: int) -> Tensor:
+        """The neuron table ``[N, len(COLUMNS)]`` for a concept of the fit, 0 the first."""
+        if row == 0:
+            return self.neurons
+        table = self.neurons.clone()
+        table[:, [COLUMNS.index(name) for name in BY_CONCEPT]] = self.concept_neurons[row]
+        return table
+
     # -- scoring -------------------------------------------------------------------------------------------------
 
     def steering_moves(self) -> tuple[Tensor, Tensor]:
@@ -280,9 +321,25 @@ class PopSteer(PostHocModel):
             nothing = torch.zeros(len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
             return nothing, nothing
         shuffle = self._seed if self.steer_mode == "random_select" else None
-        return steering_moves(
-            self.neurons, self.alpha_pop, self.alpha_unpop, self.beta, self.steer_sigma, shuffle_seed=shuffle
-        )
+        if self.steer is None:
+            steps = [(self.neurons, self.alpha_pop, self.alpha_unpop)]
+        else:
+            # A step towards a concept raises the neurons that lean to it: the opposite of the paper's strengths.
+            steps = [(self.neurons_of(row), -step, -step) for row, step in self.concept_steps()]
+        weights, shift = torch.zeros(2, len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
+        for table, alpha_pop, alpha_unpop in steps:
+            moves = steering_moves(table, alpha_pop, alpha_unpop, self.beta, self.steer_sigma, shuffle_seed=shuffle)
+            weights, shift = weights + moves[0].abs(), shift + moves[1]
+        return weights, shift
+
+    def dense_step(self) -> Tensor:
+        """``[d]`` what ``steer_mode: dense`` adds: a step between mean users, without the autoencoder."""
+        if self.steer is None:
+            return self.dense_strength * _unit(self.mean_unpopular - self.mean_popular)
+        step = torch.zeros_like(self.mean_popular)
+        for row, size in self.concept_steps():
+            step = step + size * _unit(self.concept_means[row, 0] - self.concept_means[row, 1])
+        return step
 
     def steering_shift(self) -> Tensor:
         """``[N]`` the one vector that steering adds to the pre-activations under the strengths in use."""
@@ -312,9 +369,7 @@ class PopSteer(PostHocModel):
             reconstruction: Tensor = self.sae(users).reconstruction
             return reconstruction
         if self._given_shift is None and self.steer_mode == "dense":
-            towards = self.mean_unpopular - self.mean_popular
-            direction = towards / towards.norm().clamp_min(torch.finfo(towards.dtype).tiny)
-            return users + self.dense_strength * direction.to(users.dtype)
+            return users + self.dense_step().to(users.dtype)
         if self._given_shift is None and self.steer_mode == "noise":
             steered = self._decode_noisy(users)
         else:
@@ -369,70 +424,6 @@ class PopSteer(PostHocModel):
         with atomic_file(path, keep=True, mode="w", encoding="utf-8", newline="") as file:
             write_neuron_table(file, self.neurons, *self.steering_moves())
 
-    def _describe_sae(self, fit: SAEFit, users: SAEQuality, n_vectors: int) -> dict[str, Any]:
-        return {
-            "latents": self.sae.n_latents,
-            "k": self.sae.k,
-            "vectors": n_vectors,
-            "training_vectors": fit.n_train,
-            "validation_vectors": fit.n_valid,
-            "inputs_seen": fit.inputs,
-            "epochs": fit.epochs,
-            "best_epoch": fit.best_epoch,
-            "validation": fit.quality.as_dict(),
-            "users": users.as_dict(),
-        }
 
-    @torch.no_grad()
-    def _describe_neurons(
-        self, last: Tensor, users: Tensor, inter: Interactions, dataset: DataSet, head: Tensor
-    ) -> dict[str, Any]:
-        """The strongest neurons of each side, with the items and the head share of the users who activate them."""
-        table = self.neurons.cpu()
-        d = table[:, COLUMNS.index("effect_size")]
-        strongest = strongest_neurons(table, _N_STRONGEST)
-        titles = item_titles(dataset)
-        tokens = dataset.field2id_token[dataset.iid_field]
-        chosen = [j for side in strongest.values() for j in side]
-        pre = torch.addmm(self.sae.b_enc[chosen], last - self.sae.b_dec, self.sae.W_enc[chosen].t())
-        activation = pre.double().cpu().numpy()
-        activation -= activation.mean(axis=0)
-        activation /= np.maximum(activation.std(axis=0), np.finfo(np.float64).tiny)
-        rows = np.full(inter.n_users, -1)
-        rows[users.numpy()] = np.arange(len(users))
-        in_head = np.isin(inter.item, head.numpy())
-        head_share = _mean_by(rows[inter.user], in_head.astype(np.float64), len(users), 0)
-        found: dict[str, Any] = {
-            "alive": int(table[:, COLUMNS.index("alive")].sum()),
-            "largest_effect": float(d.abs().max()),
-            "leaning_popular": int((d > 0).sum()),
-            "leaning_unpopular": int((d < 0).sum()),
-            "median_head_share": float(np.median(head_share)),
-        }
-        for side, numbers in strongest.items():
-            entries = []
-            for j in numbers:
-                z = activation[:, chosen.index(j)]
-                liked = _mean_by(inter.item, z[rows[inter.user]], inter.n_items, _SMOOTHING)
-                liked[0] = -np.inf
-                items = np.argsort(-liked, kind="stable")[:_N_ITEMS].tolist()
-                top_users = np.argsort(-z, kind="stable")[:10]
-                entries.append(
-                    {
-                        "neuron": j,
-                        **neuron_row(table, j),
-                        "head_share_of_top_users": float(head_share[top_users].mean()),
-                        "items": [str(tokens[i]) for i in items],
-                        "titles": [titles[i] for i in items] if titles is not None else None,
-                    }
-                )
-            found[side] = entries
-        return found
-
-
-def _mean_by(
-    group: npt.NDArray[np.int64], values: npt.NDArray[np.float64], n: int, smoothing: float
-) -> npt.NDArray[np.float64]:
-    """Mean of ``values`` by ``group`` ``[n]``, ``smoothing`` zeros added to each."""
-    total = np.bincount(group, weights=values, minlength=n)
-    return total / np.maximum(np.bincount(group, minlength=n) + smoothing, 1)
+def _unit(vector: Tensor) -> Tensor:
+    return vector / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny)

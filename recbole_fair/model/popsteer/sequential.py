@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from torch import Tensor
-
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import Interactions
@@ -14,7 +10,6 @@ from recbole_fair.model.popsteer.keys import SEQUENTIAL_KEYS
 from recbole_fair.model.popsteer.popsteer import PopSteer
 from recbole_fair.model.popsteer.vectors import UserVectors, collect_prefix_vectors
 from recbole_fair.model.posthoc import progress_bar
-from recbole_fair.model.sided_users import SidedUsers, synthetic_users
 
 
 class PopSteerSequential(PopSteer):
@@ -22,6 +17,7 @@ class PopSteerSequential(PopSteer):
 
     keys = SEQUENTIAL_KEYS
     rows_at_once = (64, 2048)
+    reads_sequences = True
 
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
@@ -34,10 +30,3 @@ class PopSteerSequential(PopSteer):
             return collect_prefix_vectors(
                 self.base, inter.user, inter.item, config["sae_vectors"], config["sae_vector_stride"], move
             )
-
-    def profiles(self, items: Tensor, inter: Interactions, seed: int, n_users: int | None = None) -> SidedUsers:
-        """Synthetic users of ``items``."""
-        users = synthetic_users(self.base, self._config, items, inter, seed)
-        if n_users is not None:
-            users = dataclasses.replace(users, profiles=dataclasses.replace(users.profiles, n_users=n_users))
-        return users

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recbole_fair.config.keys import Key
-from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, LEANING_USERS, SHARES, SYNTHETIC_USERS
+from recbole_fair.model.profile_keys import CHOSEN_STRENGTHS, CONCEPTS, LEANING_USERS, SHARES, SYNTHETIC_USERS
 
 #: On every base.
 SPREE_KEYS: dict[str, Key] = {
@@ -19,6 +19,7 @@ SPREE_KEYS: dict[str, Key] = {
     **SHARES,
     **CHOSEN_STRENGTHS,
     **SYNTHETIC_USERS,
+    **CONCEPTS,
 }
 
 #: On a base with one vector a user, whose own users are the profiles.

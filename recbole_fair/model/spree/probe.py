@@ -199,3 +199,25 @@ def median_bias(counts: Tensor, lists: Tensor, histories: Histories) -> Tensor:
     """
     indptr, items = torch.from_numpy(histories.indptr), torch.from_numpy(histories.items)
     return calibration_shares(counts.cpu(), lists, indptr, items, [lists.shape[1]], [0.5])[:, 0, 0] - 0.5
+
+
+def share_bias(weight: Tensor, lists: Tensor, histories: Histories) -> Tensor:
+    """How much more of a concept stands in a user's list than in the user's history: half the difference of shares.
+
+    The half keeps it between -0.5 and 0.5, as :func:`median_bias` is.
+
+    Args:
+        weight: ``[n_items]`` in [0, 1], how much an item counts for the concept.
+        lists: ``[U, K]`` item ids, 0 = no item.
+        histories: row ``r`` is the history of list ``r``.
+
+    Returns:
+        float64 ``[U]``; NaN without a list or a history.
+    """
+    weight = weight.double().cpu()
+    shown = lists > 0
+    in_lists = (weight[lists] * shown).sum(1) / shown.sum(1)
+    totals = np.bincount(histories.users, weights=weight.numpy()[histories.items], minlength=histories.n_users)
+    with np.errstate(invalid="ignore"):
+        in_history = torch.from_numpy(totals / histories.lengths)
+    return (in_lists - in_history) / 2

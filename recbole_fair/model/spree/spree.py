@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,16 +23,17 @@ from torch import Tensor
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet, EvaluationLoader, TrainingLoader
+from recbole_fair.data.facts.concepts import Concept, Concepts
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_by_quantile
 from recbole_fair.data.facts.profiles import check_profile_length
 from recbole_fair.errors import FairError
-from recbole_fair.model.bases.sasrec import SASRec, columns_needed
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.contract import user_columns
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
-from recbole_fair.model.sided_users import RealUsers, SidedUsers, leaning_users, synthetic_users
+from recbole_fair.model.sided_users import SidedUsers, users_of
+from recbole_fair.model.spree.blocks import BlockReading
 from recbole_fair.model.spree.keys import GENERAL_KEYS, SPREE_KEYS
 from recbole_fair.model.spree.probe import (
     LARGEST_BIAS,
@@ -44,6 +45,7 @@ from recbole_fair.model.spree.probe import (
     median_bias,
     parse_sites,
     probe_accuracy,
+    share_bias,
 )
 
 logger = logging.getLogger(__name__)
@@ -51,11 +53,9 @@ logger = logging.getLogger(__name__)
 _CPU_POSITIONS, _GPU_POSITIONS = 3200, 200_000  # of the encoder's input a batch; more leave the processor's cache
 _ACTIVATION_BYTES = 2**29  # kept at a time; with more sites the synthetic users are encoded again
 
-Hook = Callable[[Tensor], "Tensor | None"]
 
-
-class SPREE(PostHocModel):
-    """Steering of activations that moves every user towards the own taste for popular items.
+class SPREE(BlockReading):
+    """Steering of activations that moves every user towards the own taste for popular items, or another concept.
 
     :meth:`on` gives the class for a base model. On a base with a stack of transformer blocks the site is a block and a
     position. On any other there is one site, the user's own vector.
@@ -70,6 +70,7 @@ class SPREE(PostHocModel):
         coefficients: ``[d]`` of the bias estimator.
         intercept: of the bias estimator.
         mean_step: mean absolute estimate over the validation users.
+        concept_directions: ``[C, d]`` of length 1, of every concept from the users with it to those without.
     """
 
     keys = SPREE_KEYS
@@ -91,11 +92,12 @@ class SPREE(PostHocModel):
     coefficients: Tensor
     intercept: Tensor
     mean_step: Tensor
+    by_concept = ("concept_weight", "concept_directions")
+    concept_directions: Tensor
     _known: dict[Any, Tensor] | None = None
 
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
-        self._config = config
         parse_sites(config["spree_sites"], self.n_blocks, self.window)  # an impossible site fails before training
         if self.base.sequential:
             check_profile_length(config["synthetic_length"], self.window)
@@ -105,72 +107,7 @@ class SPREE(PostHocModel):
         self.register_buffer("coefficients", torch.zeros(d))
         self.register_buffer("intercept", torch.zeros(()))
         self.register_buffer("mean_step", torch.zeros(()))
-
-    # -- the base model's blocks ---------------------------------------------------------------------------------
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the base model's encoder; without any, what stands before the items counts as one."""
-        return len(self.base.blocks()) or 1
-
-    @property
-    def window(self) -> int:
-        """Positions of a site: those of the longest sequence that the blocks read; 1 without blocks."""
-        return int(self.base.max_seq_length) if self.base.blocks() else 1
-
-    def run_blocks(self, interaction: Interaction) -> Tensor:
-        """``[B, d]`` user representations from a pass that calls every block as a module, so that hooks are called."""
-        if not isinstance(self.base, SASRec):
-            users: Tensor = self.base.represent_users(interaction)
-            return users
-        # RecBole's own pass; ours, which is quicker, does not call the blocks as modules.
-        sequences, lengths = interaction[self.base.ITEM_SEQ], interaction[self.base.ITEM_SEQ_LEN]
-        users = self.base.forward(sequences[:, : columns_needed(sequences, lengths)], lengths)
-        return users
-
-    def is_output(self, site: Site) -> bool:
-        """Whether the activation at ``site`` is the user's representation, so that no hook is needed to edit it."""
-        return not self.base.blocks() or (isinstance(self.base, SASRec) and site == Site(self.n_blocks, -1))
-
-    def positions(self, interaction: Interaction, position: int) -> Tensor:
-        """``[B]`` column of a position counted from the end; a shorter sequence gives its first column."""
-        lengths: Tensor = interaction[self.base.ITEM_SEQ_LEN]
-        return (lengths + position).clamp_min(0)
-
-    @contextmanager
-    def _hooks(self, functions: Mapping[int, Hook]) -> Iterator[None]:
-        """Call each function with the output ``[B, L, d]`` of its block (1 the first); what it returns goes on."""
-
-        def hook(function: Hook) -> Callable[..., Tensor | None]:
-            return lambda module, arguments, output: function(output)
-
-        with ExitStack() as stack:
-            for block, function in functions.items():
-                handle = self.base.blocks()[block - 1].register_forward_hook(hook(function))
-                stack.callback(handle.remove)
-            yield
-
-    @torch.no_grad()
-    def activations(self, interaction: Interaction, sites: Sequence[Site]) -> list[Tensor]:
-        """``[B, d]`` what the unsteered base has at each site."""
-        if all(self.is_output(site) for site in sites):
-            users = self.base.represent_users(interaction)
-            return [users for _ in sites]
-        found: dict[Site, Tensor] = {}
-
-        def keep(block: int) -> Hook:
-            own = [site for site in sites if site.block == block]
-
-            def record(hidden: Tensor) -> None:
-                rows = torch.arange(len(hidden), device=hidden.device)
-                for site in own:
-                    found[site] = hidden[rows, self.positions(interaction, site.position)]
-
-            return record
-
-        with self._hooks({block: keep(block) for block in {site.block for site in sites}}):
-            self.run_blocks(interaction)
-        return [found[site] for site in sites]
+        self.register_buffer("concept_directions", torch.zeros(1, d))
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
@@ -180,6 +117,7 @@ class SPREE(PostHocModel):
         Raises:
             FairError: if there are none, or only with sampled candidates.
         """
+        super().check_splits(train_data, valid_data)
         if not valid_data or isinstance(valid_data, NegSampleEvalDataLoader):
             raise FairError(
                 f"{type(self).__name__} learns from the full rankings of validation users; use eval_args with a "
@@ -201,9 +139,9 @@ class SPREE(PostHocModel):
         self.base.eval()
 
         start = time.perf_counter()
-        shares = (self._config["head_share"], self._config["tail_share"])
-        head, tail = select_by_quantile(counts, *shares)
-        profiles = self._profiles(head, tail, inter)
+        concepts = self.read_concepts(train_data._dataset, inter)
+        concept = concepts[0]
+        profiles = self._profiles(concept, inter)
         sites = parse_sites(self._config["spree_sites"], self.n_blocks, self.window)
         accuracies, differences = self._probe(profiles, sites, show_progress)
         chosen = choose_site(accuracies)
@@ -213,10 +151,12 @@ class SPREE(PostHocModel):
             raise FairError("Users of popular and of unpopular items have the same activations: the base is untrained.")
         self.site.copy_(torch.tensor(chosen))
         self.direction.copy_(towards_tail / norm)
+        further = [self._direction_of(one, inter, chosen) for one in concepts[1:]]
+        self.concept_directions = torch.stack([self.direction, *further])
         seconds["probe"] = time.perf_counter() - start
 
         start = time.perf_counter()
-        x, bias = self._measure_bias(valid_data, inter, counts, chosen)
+        x, bias = self._measure_bias(valid_data, inter, concept, chosen)
         seconds["validation"] = time.perf_counter() - start
         start = time.perf_counter()
         estimator = fit_bias_estimator(x, bias, self._config["bias_regularization"], self._seed)
@@ -230,13 +170,13 @@ class SPREE(PostHocModel):
         self.report = {
             "base_model": self.base_model_name,
             "profiles": {
-                "head_items": len(head),
-                "tail_items": len(tail),
-                "head_at_least": int(counts[head].min()),
-                "tail_at_most": int(counts[tail].max()),
+                "head_items": len(concept.positive),
+                "tail_items": len(concept.negative),
+                **self._bounds_of(concept, counts),
                 "users_a_side": profiles[0].n_users,
                 "length": profiles[0].length,
             },
+            "concepts": self.keep_concepts(concepts),
             "probe": {
                 "accuracies": [{**site._asdict(), "accuracy": accuracies[site]} for site in sites],
                 "chosen": chosen._asdict(),
@@ -254,16 +194,31 @@ class SPREE(PostHocModel):
         }
         return self.report
 
-    def _profiles(self, head: Tensor, tail: Tensor, inter: Interactions) -> list[SidedUsers]:
-        """Users of popular and of unpopular items: synthetic on a sequential base, else those who lean to them."""
-        config = self._config
-        if self.base.sequential:
-            return [
-                synthetic_users(self.base, config, items, inter, self._seed + 1 + n)
-                for n, items in enumerate((head, tail))
-            ]
-        sides = leaning_users(inter, head, tail, config["profile_share"], config["profile_history"])
-        return [RealUsers(self.base, users) for users in sides]
+    def popularity(self, reader: Concepts, inter: Interactions) -> Concept:
+        """Popularity, by the items above and below quantiles of popularity."""
+        shares = (self._config["head_share"], self._config["tail_share"])
+        return reader.popularity(*select_by_quantile(count_items(inter.item, inter.n_items), *shares))
+
+    def _bounds_of(self, concept: Concept, counts: Tensor) -> dict[str, int]:
+        if not self.steers_popularity:
+            return {}
+        return {
+            "head_at_least": int(counts[concept.positive].min()),
+            "tail_at_most": int(counts[concept.negative].max()),
+        }
+
+    def _profiles(self, concept: Concept, inter: Interactions) -> list[SidedUsers]:
+        """Users with a concept and without."""
+        return [
+            users_of(self.base, self._config, concept, side, inter, self._seed + 1 + n, self.base.sequential)
+            for n, side in enumerate((True, False))
+        ]
+
+    def _direction_of(self, concept: Concept, inter: Interactions, site: Site) -> Tensor:
+        """``[d]`` of length 1, from the users with a concept to those without, at a site."""
+        means = [self._record(side, [site])[0].double().mean(dim=0) for side in self._profiles(concept, inter)]
+        step = means[1] - means[0]
+        return (step / step.norm().clamp_min(torch.finfo(step.dtype).tiny)).to(self.direction)
 
     def _probe(
         self, profiles: Sequence[SidedUsers], sites: list[Site], show: bool
@@ -298,9 +253,9 @@ class SPREE(PostHocModel):
         return [torch.cat(parts) for parts in kept]
 
     def _measure_bias(
-        self, valid_data: EvaluationLoader | None, inter: Interactions, counts: Tensor, site: Site
+        self, valid_data: EvaluationLoader | None, inter: Interactions, concept: Concept, site: Site
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Activations ``[U, d]`` and popularity bias ``[U]`` of the validation users under the base (Eq. 4)."""
+        """Activations ``[U, d]`` and bias ``[U]`` of the validation users under the base: Eq. 4 for popularity."""
         if self.scored_batches is None:
             raise ValueError("SPREE needs scored_batches, which PostHocTrainer sets.")
         k = min(int(self._config["bias_list_length"]), inter.n_items - 1)
@@ -312,7 +267,10 @@ class SPREE(PostHocModel):
                 x.append(self.activations(interaction.to(scores.device), [site])[0].cpu())
                 users.append(interaction[self._config["USER_ID_FIELD"]].cpu())
         histories = Histories.from_interactions(inter).rows(torch.cat(users).numpy())
-        bias = median_bias(counts, torch.cat(lists), histories)
+        if self.steers_popularity:
+            bias = median_bias(count_items(inter.item, inter.n_items), torch.cat(lists), histories)
+        else:
+            bias = share_bias(concept.weight, torch.cat(lists), histories)
         known = ~bias.isnan()
         return torch.cat(x)[known].numpy(), bias[known].numpy()
 
@@ -366,8 +324,14 @@ class SPREE(PostHocModel):
             return self.spree_strength * mean_step
         return self.spree_strength / mean_step if mean_step > 0 else 0.0
 
+    def strength_goal(self) -> str | None:
+        """How far users' lists are from their own taste for the concept, unless that is popularity."""
+        return None if self.steers_popularity else "ConceptGap"
+
     def scoring_notes(self) -> list[str]:
         """Say the strengths of both variants, and where they act."""
+        if self.steer is not None:
+            return []
         block, position = self.site.tolist()
         where = f"block {block} at position {position}" if self.base.blocks() else "the users' vectors"
         names = sorted(self.variants[1:], key=lambda name: name != self.final_variant)
@@ -380,20 +344,33 @@ class SPREE(PostHocModel):
 
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` activations at the site moved along the direction, each by its estimate or all alike."""
+        if self.steer is not None:
+            return users + self._concept_step()
         strength = self.strength_of(variant)
         if variant == "vanilla":
             return users + strength * self.direction
         return users + strength * self.estimate_bias(users).unsqueeze(1) * self.direction
 
+    def _concept_step(self) -> Tensor:
+        """``[d]`` the step of :attr:`steer`, towards its concepts, the same for all users."""
+        step = torch.zeros_like(self.direction)
+        for row, size in self.concept_steps():
+            step = step - size * (self.direction if row == 0 else self.concept_directions[row])
+        return step
+
     def frozen(self, variant: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
         """See :class:`PostHocModel`: site, direction and strength are constants."""
         site, strength = Site(*self.site.tolist()), self.strength_of(variant) if variant != "base" else 0.0
 
+        towards = self._concept_step() if self.steer is not None and variant != "base" else None
+
         def edit(x: Tensor) -> Tensor:
+            if towards is not None:
+                return x + towards
             step = self.estimate_bias(x).unsqueeze(1) if variant == "adaptive" else 1.0
             return x + strength * step * self.direction
 
-        if strength == 0 or self.is_output(site):
+        if (strength == 0 and towards is None) or self.is_output(site):
             return lambda batch: edit(self.base.represent_users(batch))
 
         def represent(batch: Mapping[str, Tensor]) -> Tensor:
@@ -416,12 +393,18 @@ class SPREE(PostHocModel):
             return self._represent_from_memory(interaction, site)
         if self.variant == "base" or not self.fitted or self.is_output(site):
             return super().represent_users(interaction)
-        if self.strength_of(self.variant) == 0:
+        if self._does_nothing():
             users: Tensor = self.base.represent_users(interaction)
             return users
 
         with self._hooks({site.block: lambda hidden: self._steered(interaction, site, hidden)}):
             return self.run_blocks(interaction)
+
+    def _does_nothing(self) -> bool:
+        """Whether the variant in use leaves every activation as it is."""
+        if self.steer is not None:
+            return not any(step for _, step in self.concept_steps())
+        return self.strength_of(self.variant) == 0
 
     def _steered(self, interaction: Interaction, site: Site, hidden: Tensor) -> Tensor:
         """A copy of what leaves the site's block ``[B, L, d]``, edited at the site's position."""
@@ -444,7 +427,7 @@ class SPREE(PostHocModel):
 
     def _represent_from_memory(self, interaction: Interaction, site: Site) -> Tensor:
         """What :meth:`represent_users` gives, without repeating what does not depend on the strength."""
-        if self.variant == "base" or self.is_output(site) or self.strength_of(self.variant) == 0:
+        if self.variant == "base" or self.is_output(site) or self._does_nothing():
             users = self._remembered(interaction, "users", lambda: self.base.represent_users(interaction))
             return users if self.variant == "base" or not self.is_output(site) else self.edit(users, self.variant)
         hidden = self._remembered(interaction, "hidden", lambda: self._hidden(interaction, site.block))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recbole_fair.analysis.populations import Ids, Populations
 from recbole_fair.data.contract import EvaluationLoader, Loader
+from recbole_fair.data.facts.concepts import Concept
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.errors import FairError
 from recbole_fair.model.popsteer.popsteer import PopSteer
@@ -21,8 +22,8 @@ from recbole_fair.model.popsteer.popsteer import PopSteer
 class TrainingProfiles(Protocol):
     """A model whose users of either side are training users, for want of a way to represent synthetic ones."""
 
-    def profile_users(self, inter: Interactions) -> tuple[Tensor, Tensor]:
-        """Users who lean most to popular items, and those who lean most to unpopular ones."""
+    def profile_users(self, concept: Concept, inter: Interactions) -> tuple[Tensor, Tensor]:
+        """Users who stand for a concept, and those who stand for what is without."""
 
 
 @torch.no_grad()
@@ -63,18 +64,17 @@ def collect(
         seed: of the synthetic users; those that the neurons were measured on have the model's seed plus 1 and 2.
 
     Raises:
-        FairError: for a split without full ranking, or a model that cannot say how such users are represented.
+        FairError: for a split without full ranking.
     """
     inter = training_interactions(train_data._dataset)
-    head, tail = model.profile_items(inter)
+    concept = model.read_concepts(train_data._dataset, inter)[0]
     model.base.eval()
     real, users = real_vectors(model, eval_data)
-    try:
-        sides = [_first(model.profile_vectors(items, inter, seed + side, n_synthetic), n_synthetic)
-                 for side, items in ((1, head), (2, tail))]  # fmt: skip
-    except NotImplementedError:
-        raise FairError(f"{type(model).__name__} does not say how users of popular items are represented.") from None
-    return Populations(sides[0], sides[1], real, users, inter, head.numpy(), tail.numpy())
+    positive, negative = (
+        _first(model.profile_vectors(concept, side, inter, seed + number), n_synthetic)
+        for number, side in ((1, True), (2, False))
+    )
+    return Populations(positive, negative, real, users, inter, concept.weight.numpy())
 
 
 def _first(batches: Iterator[Tensor], n: int) -> Tensor:

@@ -78,10 +78,11 @@ def test_profile_users_by_loop(last: int | None, split: tuple[Any, Any]) -> None
         if history:
             lean[user] = (sum(i in head for i in history) - sum(i in tail for i in history)) / len(history)
     n = int(len(lean) * 0.2)
-    popular, unpopular = model.profile_users(inter)
+    concept = model.read_concepts(dataset, inter)[0]
+    popular, unpopular = model.profile_users(concept, inter)
     assert popular.tolist() == sorted(lean, key=lambda u: (-lean[u], u))[:n]
     assert unpopular.tolist() == sorted(lean, key=lambda u: (lean[u], u))[:n]
-    of_head, of_tail = (torch.cat(list(model.profile_vectors(side, inter, 0))) for side in model.profile_items(inter))
+    of_head, of_tail = (torch.cat(list(model.profile_vectors(concept, side, inter, 0))) for side in (True, False))
     assert torch.equal(of_head, model.base.user_embedding.weight[popular])
     assert torch.equal(of_tail, model.base.user_embedding.weight[unpopular])
     config["profile_history"] = None
@@ -91,8 +92,10 @@ def test_too_few_users_a_side(split: tuple[Any, Any]) -> None:
     config, dataset = split
     config["profile_share"] = 0.001
     model: PopSteerGeneral = PopSteerBPR(config, dataset)
+    inter = training_interactions(dataset)
+    concept = model.read_concepts(dataset, inter)[0]
     with pytest.raises(FairError, match=r"profile_share=0.001 leaves 0 of"):
-        model.profile_users(training_interactions(dataset))
+        model.profile_users(concept, inter)
     config["profile_share"] = 0.2
 
 

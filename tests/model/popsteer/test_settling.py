@@ -52,7 +52,7 @@ def test_both_sides_are_those_of_a_single_stream_each() -> None:
     """Drawing in turn changes nothing: moments are those of each side's own stream."""
     made = fitted(synthetic_users=300)
     inter = training_interactions(ToyDataset())
-    head, tail = made.profile_items(inter)
-    for items, seed, name in ((head, made._seed + 1, "popular"), (tail, made._seed + 2, "unpopular")):
-        vectors = torch.cat(list(made.profile_vectors(items, inter, seed))).double()
+    concept = made.read_concepts(ToyDataset(), inter)[0]
+    for side, seed, name in ((True, made._seed + 1, "popular"), (False, made._seed + 2, "unpopular")):
+        vectors = torch.cat(list(made.profile_vectors(concept, side, inter, seed))).double()
         assert torch.allclose(getattr(made, f"mean_{name}"), vectors.mean(0), atol=1e-6)
