@@ -20,6 +20,9 @@ from recbole_fair.io.atomic import atomic_file
 def per_user_table(result: EvaluationResult, dataset: DataSet) -> pd.DataFrame:
     """One row a list: ``user_id`` and each per-user metric at each cutoff, empty where the metric leaves the user out.
 
+    Where users have several lists (a sequential model under a split by ratio: one for each held-out item), ``list``
+    numbers those of a user.
+
     Args:
         result: The evaluation.
         dataset: Any split of the RecBole data set, for the ids.
@@ -30,6 +33,8 @@ def per_user_table(result: EvaluationResult, dataset: DataSet) -> pd.DataFrame:
     if result.user_ids is None:
         raise FairError("There are no values by user: value metrics such as AUC are over all rows together.")
     columns: dict[str, Any] = {"user_id": dataset.id2token(dataset.uid_field, result.user_ids.numpy())}
+    if result.list_numbers is not None:
+        columns["list"] = result.list_numbers.numpy()
     for name, values in result.per_user.items():
         for column, k in enumerate(result.topk):
             columns[f"{name}@{k}"] = values[:, column].numpy()

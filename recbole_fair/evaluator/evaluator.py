@@ -89,7 +89,7 @@ class FairEvaluator(Evaluator):
             values = {spec.key: self._by_user.get(spec.key) or _per_user(spec, inputs) for spec in specs}
             groups = user_groups(grouping, inputs, inputs.known_facts)
             tables[grouping.name] = groups, values
-            result.groups[grouping.name] = grouped_values(groups, values, inputs.topk)
+            result.groups[grouping.name] = grouped_values(groups, values, inputs)
         if options.bootstrap:
             self._add_intervals(result, inputs, tables)
         return result
@@ -205,12 +205,20 @@ def _notes(inputs: EvalInputs, per_user: dict[str, Tensor]) -> list[str]:
         notes.append(
             f"{short} of {inputs.n_rows} lists hold fewer than {inputs.options.kmax} items: the candidates ran out."
         )
+    of_what = "users"
+    n_users = len(torch.unique(inputs.users))
+    if n_users < inputs.n_rows:
+        of_what = "lists"
+        notes.append(
+            f"{inputs.n_rows} lists of {n_users} users, one for each held-out item: metrics are means over lists, "
+            "numbers of users count each user once."
+        )
     for name, values in per_user.items():
         spec, kept = BY_KEY[name], ~values[:, -1].isnan()
         if spec.size_note is not None:
-            notes.append(f"{spec.name}: {int(kept.sum())} of {inputs.n_rows} are {spec.size_note}.")
+            notes.append(f"{spec.name}: {int(kept.sum())} of {inputs.n_rows} {spec.size_note.format(of_what)}.")
         elif not bool(kept.all()):
-            notes.append(f"{spec.name} leaves out {int((~kept).sum())} of {inputs.n_rows} users: {_reason(spec)}.")
+            notes.append(f"{spec.name} leaves out {int((~kept).sum())} of {inputs.n_rows} {of_what}: {_reason(spec)}.")
     return notes
 
 

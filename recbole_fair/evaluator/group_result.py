@@ -21,7 +21,7 @@ class GroupResult:
 
     Attributes:
         definition: how the groups were made, in one sentence.
-        left_out: rows of the evaluation that are in no group.
+        left_out: users of the evaluation of whom no list is in a group.
         sizes: rows of each group, by its label; groups may overlap.
         by_group: values, float64: a row a group, a column a metric ``name@k``.
         low: lower bounds of the 95 % bootstrap intervals, shaped as ``by_group``; None without intervals.

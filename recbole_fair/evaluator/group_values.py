@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -125,8 +127,26 @@ def _equal_groups(scores: Tensor, bins: int) -> Tensor:
     return members
 
 
+def _members(users: Tensor, scores: Tensor, group: Callable[[Tensor], Tensor]) -> Tensor:
+    """Groups of users by a score, ``[G, U]`` over rows: the rows of a user, which share the score, stay together."""
+    _, first, of_row = np.unique(users.cpu().numpy(), return_index=True, return_inverse=True)
+    order = np.argsort(first)  # users as they appear
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return group(scores[torch.from_numpy(first[order])])[:, torch.from_numpy(place[of_row])]
+
+
+def _n_users(members: Tensor, users: Tensor) -> int:
+    return len(torch.unique(users.cpu()[members.cpu()]))
+
+
 def _bin_labels(bins: int) -> tuple[str, ...]:
     return _FIVE_LEVELS if bins == 5 else tuple(f"{b} of {bins}" for b in range(1, bins + 1))
+
+
+def _tastes(share: Tensor) -> Tensor:
+    group = taste_groups(share)
+    return torch.stack([group == number for number in range(3)])
 
 
 def _of_rows(scores: Floats, inputs: EvalInputs) -> Tensor:
@@ -147,14 +167,15 @@ def user_groups(grouping: Grouping, inputs: EvalInputs, facts: UserFacts) -> Use
     bins = grouping.bins
     if grouping.name == MAINSTREAM:
         bins = bins or 5
-        members = _equal_groups(_of_rows(facts.mainstream, inputs), bins)
+        members = _members(inputs.users, _of_rows(facts.mainstream, inputs), partial(_equal_groups, bins=bins))
         text = f"mean Jaccard similarity of training items to all other users, {bins} equally large groups"
         return UserGroups(text, _bin_labels(bins), members)
     if grouping.name == DRIFT:
         text = f"symmetric KL divergence of '{inputs.groups.field if inputs.groups else ''}' between history halves"
         drift = _of_rows(facts.drift, inputs)
         if bins is not None:
-            return UserGroups(f"{text}, {bins} equally large groups", _bin_labels(bins), _equal_groups(drift, bins))
+            members = _members(inputs.users, drift, partial(_equal_groups, bins=bins))
+            return UserGroups(f"{text}, {bins} equally large groups", _bin_labels(bins), members)
         labels = tuple(f"> {t:g}" for t in grouping.thresholds)
         members = torch.stack([drift > t for t in grouping.thresholds])
         return UserGroups(f"{text} above each threshold (groups overlap)", labels, members)
@@ -162,9 +183,9 @@ def user_groups(grouping: Grouping, inputs: EvalInputs, facts: UserFacts) -> Use
         text = "share of head items in the history"
         share = inputs.head_share.cpu()
         if bins is not None:
-            return UserGroups(f"{text}, {bins} equally large groups", _bin_labels(bins), _equal_groups(share, bins))
-        of_row = taste_groups(share)
-        members = torch.stack([of_row == g for g in range(3)])
+            members = _members(inputs.users, share, partial(_equal_groups, bins=bins))
+            return UserGroups(f"{text}, {bins} equally large groups", _bin_labels(bins), members)
+        members = _members(inputs.users, share, _tastes)
         return UserGroups(f"{text}: lowest 20 %, middle 60 %, highest 20 % of users", _TASTES, members)
     return _column_groups(grouping, inputs, facts.columns[grouping.name])
 
@@ -174,7 +195,7 @@ def _column_groups(grouping: Grouping, inputs: EvalInputs, column: Column) -> Us
     if grouping.bins is not None:
         assert numbers is not None  # check_column has seen to it
         bins = grouping.bins
-        members = _equal_groups(_of_rows(numbers, inputs), bins)
+        members = _members(inputs.users, _of_rows(numbers, inputs), partial(_equal_groups, bins=bins))
         return UserGroups(f"column '{column.name}', {bins} equally large groups", _bin_labels(bins), members)
     values = column.values[inputs.users.cpu().numpy()]
     present = set(values) - {""}
@@ -185,13 +206,13 @@ def _column_groups(grouping: Grouping, inputs: EvalInputs, column: Column) -> Us
     return UserGroups(f"column '{column.name}'", labels, members.bool())
 
 
-def grouped_values(groups: UserGroups, values: dict[str, PerUser], topk: tuple[int, ...]) -> GroupResult:
+def grouped_values(groups: UserGroups, values: dict[str, PerUser], inputs: EvalInputs) -> GroupResult:
     """Values of metrics by group.
 
     Args:
         groups: The groups.
         values: Per-user values by metric name.
-        topk: Cutoffs.
+        inputs: The evaluation; gives cutoffs and the user of each row: sizes of groups are in users.
 
     Returns:
         The values of each group and metric ``name@k``, without intervals.
@@ -200,10 +221,11 @@ def grouped_values(groups: UserGroups, values: dict[str, PerUser], topk: tuple[i
     for name, per_user in values.items():
         # Membership as weights: a group is the sample in which only its members are drawn.
         means = PerUser(per_user.values, per_user.weights).mean(groups.members.to(per_user.values.device))
-        columns |= {f"{name}@{k}": means[:, column].tolist() for column, k in enumerate(topk)}
+        columns |= {f"{name}@{k}": means[:, column].tolist() for column, k in enumerate(inputs.topk)}
     labels = list(groups.labels)
-    left_out = int((~groups.members.any(0)).sum()) if labels else groups.members.shape[1]
-    sizes = dict(zip(labels, groups.members.sum(1).tolist(), strict=True))
+    outside = ~groups.members.any(0) if labels else torch.ones(inputs.n_rows, dtype=torch.bool)
+    left_out = _n_users(outside, inputs.users)
+    sizes = {label: _n_users(member, inputs.users) for label, member in zip(labels, groups.members, strict=True)}
     return GroupResult(groups.definition, left_out, sizes, pd.DataFrame(columns, index=labels, dtype="float64"))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recbole_fair.data.facts.popularity import Popularity
@@ -23,7 +24,7 @@ class EvaluationResult:
         topk: The cutoffs, in the order of the columns of ``per_user``.
         lists: Recommended item ids ``[U, K]``, best first, 0 = no item.
         scores: Their scores ``[U, K]``, -inf where there is no item.
-        user_ids: Inner user id of each row, long ``[U]``.
+        user_ids: Inner user id of each row, long ``[U]``; one may stand in several rows.
         per_user: Metric name to values ``[U, len(topk)]``, NaN for rows that the metric leaves out.
         n_items: Number of item ids including the padding id 0.
         popularity: Item popularity, or None if it was not collected.
@@ -48,8 +49,13 @@ class EvaluationResult:
 
     @property
     def n_users(self) -> int:
-        """Number of evaluated rows."""
-        return 0 if self.user_ids is None else len(self.user_ids)
+        """Number of evaluated users; a user may have several lists, one for each held-out item."""
+        return 0 if self.user_ids is None else len(torch.unique(self.user_ids))
+
+    @property
+    def list_numbers(self) -> Tensor | None:
+        """Number of each list among those of its user, from 1, long ``[U]``; None where every user has one."""
+        return None if self.user_ids is None else numbers_within(self.user_ids)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON document: no tensors, None in place of NaN, nothing by user."""
@@ -63,6 +69,30 @@ class EvaluationResult:
                 "notes": self.notes,
             }
         )
+
+
+def numbers_within(users: Tensor) -> Tensor | None:
+    """Number of each row among those of its user.
+
+    Args:
+        users: user of each row, long ``[U]``.
+
+    Returns:
+        Long ``[U]``, from 1; None where every user has one row.
+
+    >>> numbers_within(torch.tensor([4, 7, 4])).tolist()
+    [1, 1, 2]
+    """
+    ordered, order = users.cpu().sort(stable=True)
+    new = torch.ones(len(ordered), dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    if bool(new.all()):
+        return None
+    row = torch.arange(len(ordered))
+    first = torch.where(new, row, 0).cummax(0).values
+    numbers = torch.empty_like(row)
+    numbers[order] = row - first + 1
+    return numbers
 
 
 def plain(value: Any) -> Any:

@@ -82,7 +82,7 @@ class MetricSpec:
         per_user: Values by user.
         per_item: From the options, the functions of counts ``[..., n] -> [...]`` by suffix of the name.
         exposure: Whether ``per_item`` takes rank-discounted exposures instead of counts.
-        size_note: For metrics of a part of the users: what to call that part in the log.
+        size_note: For metrics of a part of the users: what to call that part in the log, ``{}`` for users or lists.
     """
 
     name: str
@@ -199,7 +199,7 @@ def _segment_ndcg(name: str, formula: str, segment: int) -> MetricSpec:
         1,
         needs=frozenset({SEGMENTS, HELD_OUT}),
         per_user=partial(_ndcg_of_segment, segment),
-        size_note=f"users with a held-out {label} item",
+        size_note=f"are {{}} with a held-out {label} item",
     )
 
 

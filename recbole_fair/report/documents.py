@@ -131,7 +131,7 @@ class EvaluationDocument(Document):
         variants: metrics by variant, the base first.
         variant_groups: the same by variant; as ``groups`` plain in the mapping, objects as an attribute.
         reranker: name, candidates and settings of the re-ranker.
-        n_users: number of evaluated rows.
+        n_users: number of evaluated users; one may have several lists.
         intervals: ``name@k`` to the bounds of its 95 % interval.
         groups: metrics by user group, by name of the grouping; plain values in the mapping and objects
             (:class:`~recbole_fair.evaluator.group_result.GroupResult`) as an attribute.

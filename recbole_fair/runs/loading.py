@@ -91,7 +91,10 @@ def _trainer_of(config: FairConfig, net: AbstractRecommender) -> FairTrainerMixi
     """
     trainer_class = get_trainer(config, config.model_class)
     if not issubclass(trainer_class, FairTrainerMixin):
-        raise FairError(f"{config['model']} is trained outside of PyTorch, which recbole_fair does not support.")
+        raise FairError(
+            f"{config['model']} is trained outside of PyTorch, which recbole_fair does not support; take a context "
+            "model that is not, such as DeepFM."
+        )
     show_concept(config)
     return trainer_class(config, net)
 

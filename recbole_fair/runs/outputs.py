@@ -166,6 +166,9 @@ def share_seen(lists: Tensor, users: Tensor, histories: Histories) -> float:
 def write_recommendations(path: str | Path, result: EvaluationResult, dataset: DataSet) -> None:
     """Write the lists as ``user_id,item_id,rank,score`` with the data set's own ids, rank 1 being the best.
 
+    Where users have several lists (a sequential model under a split by ratio: one for each held-out item), ``list``
+    behind ``user_id`` numbers those of a user.
+
     Args:
         path: the CSV file.
         result: an evaluation with lists and scores.
@@ -176,13 +179,15 @@ def write_recommendations(path: str | Path, result: EvaluationResult, dataset: D
     users = dataset.field2id_token[dataset.uid_field][result.user_ids.numpy()]
     items = dataset.field2id_token[dataset.iid_field]
     scores = result.scores.tolist() if result.scores is not None else None
+    numbers = result.list_numbers
+    of_list = [[user] for user in users] if numbers is None else list(zip(users, numbers.tolist(), strict=True))
 
     def write(file: IO[str]) -> None:
         rows = csv.writer(file)
-        rows.writerow(["user_id", "item_id", "rank", "score"])
-        for row, (user, listed) in enumerate(zip(users, result.lists.tolist(), strict=True)):  # type: ignore[union-attr]
+        rows.writerow(["user_id", *([] if numbers is None else ["list"]), "item_id", "rank", "score"])
+        for row, (own, listed) in enumerate(zip(of_list, result.lists.tolist(), strict=True)):  # type: ignore[union-attr]
             for rank, item in enumerate(listed, start=1):
                 if item:
-                    rows.writerow([user, items[item], rank, scores[row][rank - 1] if scores else ""])
+                    rows.writerow([*own, items[item], rank, scores[row][rank - 1] if scores else ""])
 
     write_atomically(path, write, keep=True)

@@ -230,3 +230,27 @@ def test_an_interval_of_a_knowledge_graph(own: Path) -> None:
     write(own, ["head_id:token\trelation_id:token\ttail_id:token", *triples, "e1\t\te3"], "kg")
     with pytest.raises(FairError, match=r"own.kg, line 9: the cell of 'relation_id' is empty"):
         loaded(own, "CKE")
+
+
+@pytest.mark.parametrize("model", ["SASRecF", "GRU4RecF", "FDSA"])
+def test_a_feature_of_numbers(own: Path, model: str) -> None:
+    write(own, ["item_id:token\tprice:float\tgenre:token", *(f"i{item}\t{item}.5\tA" for item in range(7))], "item")
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "price", "genre"]}
+    for features in (["price"], ["genre", "price"]):
+        with pytest.raises(FairError, match="selected_features: 'price' holds numbers"):
+            loaded(own, model, load_col=load_col, selected_features=features)
+    assert loaded(own, model, load_col=load_col, selected_features=["genre"]).item_num == 8
+
+
+def test_val_interval_loads_the_column_that_it_chooses_rows_by(own: Path) -> None:
+    every: dict[str, Any] = {"eval_args": {"split": {"LS": "test_only"}, "order": "TO", "mode": "full"}}
+    dataset = loaded(own, val_interval={"rating": "[3,inf)"}, **every)  # as the sentence on threshold advises
+    assert dataset.inter_feat["rating"].min() == 3
+    with pytest.raises(FairError, match="load_col must name 'rating' under inter: val_interval chooses rows by it"):
+        loaded(own, val_interval={"rating": "[3,inf)"}, load_col={"inter": ["user_id", "item_id", "timestamp"]})
+
+
+def test_the_table_of_the_data_holds_no_colours(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        loaded(own, state="info")
+    assert "The number of users: 7" in caplog.text

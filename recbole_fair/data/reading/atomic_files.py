@@ -64,6 +64,9 @@ def ensure_atomic_files(config: MutableSettings) -> None:
             if field not in header:
                 raise FairError(f"threshold: {field!r} is not a column of {file}{did_you_mean(field, header)}")
             load_column(config, file, field, "threshold makes labels of it")
+        for field in config["val_interval"] or {}:
+            if field in header:
+                load_column(config, file, field, "val_interval chooses rows by it")
         if needs_time(config):
             _check_time_column(config, file, header)
 

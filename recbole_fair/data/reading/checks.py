@@ -27,6 +27,7 @@ _FEATURES = {
     "SASRecF": "selected_features",
     "S3Rec": "item_attribute",
 }
+_NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
 _EMPTY = ("feat is empty", "No feat", "at least one array")
 
 
@@ -94,6 +95,11 @@ def _check_features(config: Settings, dataset: DataSet) -> None:
             raise FairError(
                 f"{key}: {field!r} is not a loaded column of the items ({', '.join(known) or 'none are loaded'}); name "
                 "another one, or load it (load_col: {item: [...]})."
+            )
+        if dataset.field2type[field] in _NUMBERS and field not in (config["numerical_features"] or ()):
+            raise FairError(
+                f"{key}: {field!r} holds numbers, which {config['model']} reads only where numerical_features names "
+                f"them as well; do so, or declare it as {field}:token in the header of the items."
             )
 
 

@@ -24,6 +24,7 @@ from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 from recbole_fair.data.reading.checks import check_dataset, filtering_errors
 from recbole_fair.data.reading.quick import quick
 from recbole_fair.data.reading.times import keep_order_of_times
+from recbole_fair.io.text import without_colours
 from recbole_fair.io.verbosity import FOR_THE_FILE
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def load_data(config: MutableSettings) -> tuple[Any, Any, Any]:
     if config["time_order"] != "recbole":
         keep_order_of_times(config, dataset)
     check_dataset(config, dataset)
-    logger.info(dataset, extra=FOR_THE_FILE)
+    logger.info("%s", without_colours(str(dataset)), extra=FOR_THE_FILE)
     with filtering_errors(config, "prepared"):
         return data_preparation(config, dataset)
 

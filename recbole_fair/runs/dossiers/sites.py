@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -110,6 +111,8 @@ def _biases(
     assert first.popularity is not None
     users = first.user_ids.cpu().numpy()
     frame = pd.DataFrame({"user_id": [str(token) for token in dataset.field2id_token[dataset.uid_field][users]]})
+    if first.list_numbers is not None:
+        frame["list"] = first.list_numbers.numpy()
     rows = histories.rows(users)
     for name, result in results.items():
         assert result.lists is not None
@@ -121,6 +124,8 @@ def _biases(
         x = model.activations(batch[0].to(device), [site])[0]
         parts.append(model.estimate_bias(x).cpu())
         owners.append(batch[0][model.base.USER_ID].cpu())
-    estimates = dict(zip(torch.cat(owners).tolist(), torch.cat(parts).tolist(), strict=True))
-    frame["estimate"] = [estimates[user] for user in users.tolist()]
+    # The rows of a user keep their order.
+    estimates = np.empty(len(frame))
+    estimates[np.argsort(users, kind="stable")] = torch.cat(parts)[torch.cat(owners).argsort(stable=True)].numpy()
+    frame["estimate"] = estimates
     return frame
