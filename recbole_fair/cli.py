@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from recbole_fair import __version__
-from recbole_fair.commands.checkpoints import checkpoint_argument
+from recbole_fair.commands.checkpoints import checkpoint_argument, found_checkpoint
 from recbole_fair.commands.data import audit_command, convert_command
 from recbole_fair.commands.interruptions import EXIT_INTERRUPTED, checkpoint_advice, interruptible
 from recbole_fair.commands.listings import LISTINGS
@@ -64,6 +64,7 @@ Examples:
   recbole-fair sweep saved/PopSteerSASRec.pth --grid alpha_pop=0:5:0.5 --subject-to "NDCG@10 >= 0.9*base"
   recbole-fair sweep saved/SPREESASRec.pth --grid spree_strength=0:32:2 --x PCE@10
   recbole-fair sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
+  recbole-fair sweep latest --grid alpha_pop=0:5:1 --subject-to "NDCG@10 >= 0.95*base" --save-chosen saved/chosen.pth
 """
 _FRONTIER_EXAMPLES = """\b
 Examples:
@@ -87,6 +88,7 @@ _COMPARE_EXAMPLES = """\b
 Examples:
   recbole-fair compare --models=SASRec,PopSteerSASRec,SPREESASRec --rerankers=IPR,FAstarIR --dataset=ml-100k --seeds=3
   recbole-fair compare -m BPR,ILEBPR -d ml-100k --seeds=1,2,3,4,5 --reference=all --metrics="[NDCG,GiniIndex,UPD]"
+  recbole-fair compare -m SASRec,PopSteerSASRec -d ml-100k,shop --tune=20 --minimize=GiniIndex@10
 """
 
 
@@ -170,6 +172,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
 def evaluate(path: str, settings: tuple[str, ...]) -> None:
     """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
     config_dict = read_settings(settings)
+    path = found_checkpoint(path, config_dict)
     with interruptible():
         from recbole_fair.quick_start import evaluate_checkpoint
 
@@ -183,6 +186,7 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
 @click.option("--x", default="GiniIndex@10", show_default=True, help="Metric to choose by.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that it is traded against.")
 @click.option("--subject-to", multiple=True, help="Bound on validation, such as 'NDCG@10 >= 0.9*base'.")
+@click.option("--save-chosen", "--save_chosen", help="Write the setting that wins as this checkpoint.")
 @click.option("--output", help="Where files go, without suffix.  [default: results/sweep-CHECKPOINT]")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def sweep(
@@ -191,6 +195,7 @@ def sweep(
     x: str,
     y: str,
     subject_to: tuple[str, ...],
+    save_chosen: str | None,
     output: str | None,
     settings: tuple[str, ...],
 ) -> None:
@@ -200,13 +205,14 @@ def sweep(
     settings go to OUTPUT.csv and .json, the figure to .png and .svg; an interrupted sweep goes on when called again.
     """
     config_dict = read_settings(settings)
+    path = found_checkpoint(path, config_dict)
     if output is None:
         named = [f"sweep-{Path(path).stem}", config_dict.get("reranker")]
         output = str(Path("results", "-".join(str(part) for part in named if part)))
     with interruptible(lambda: "what is measured is kept, the same command goes on"):
         from recbole_fair.quick_start import sweep_checkpoint
 
-        result = sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict)
+        result = sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict, save_chosen)
     _report_failures(result.failed_files)
 
 
@@ -235,16 +241,24 @@ def frontier(
 ) -> None:
     """Find the best intervention: every post-hoc method that applies to a checkpoint, within a budget of accuracy.
 
+    Checkpoints of several data sets, joined by commas, give one table with ranks over the data sets.
+
     Users are encoded and candidates ranked once. Winners are chosen on validation and shown on test, with intervals;
     all settings go to OUTPUT.csv and .json, the fronts to .png and .svg; an interrupted call goes on when repeated.
     """
     config_dict = read_settings(settings)
-    output = output or str(Path("results", f"frontier-{Path(path).stem}"))
+    names = None if methods is None else _names(methods)
+    options: dict[str, Any] = {"fitted": fitted, "fit": _names(fit or ""), "save": save, "config_dict": config_dict}
     with interruptible(lambda: "what is measured is kept, the same command goes on"):
-        from recbole_fair.quick_start import frontier_checkpoint
+        from recbole_fair.quick_start import frontier_checkpoint, frontier_datasets
 
-        names = None if methods is None else _names(methods)
-        result = frontier_checkpoint(path, x, y, loss, names, fitted, _names(fit or ""), output, save, config_dict)
+        if len(paths := _names(path)) > 1 and not Path(path).is_file():
+            study = frontier_datasets(paths, x, y, loss, names, output=output, **options)
+            _report_failures(study.failed_files)
+            return
+        path = found_checkpoint(path, config_dict)
+        output = output or str(Path("results", f"frontier-{Path(path).stem}"))
+        result = frontier_checkpoint(path, x, y, loss, names, output=output, **options)
     _report_failures(result.failed_files)
 
 
@@ -278,6 +292,7 @@ def explain(
     strengths does, a map of users with distances. For SPREE: probes, calibration, bias of users' lists.
     """
     config_dict = read_settings(settings)
+    path = found_checkpoint(path, config_dict)
     with interruptible():
         from recbole_fair.quick_start import explain_checkpoint
         from recbole_fair.runs.dossiers.base import Options
@@ -303,34 +318,67 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
 @cli.command("compare", context_settings=_SETTINGS, epilog=_COMPARE_EXAMPLES)
 @click.option("-m", "--models", multiple=True, help="Names joined by commas; the first is the reference.")
 @click.option("--rerankers", multiple=True, help="Names joined by commas; each is applied to every model.")
-@click.option("-d", "--dataset", multiple=True, callback=_once, help="Name of the data set.")
+@click.option("-d", "--dataset", multiple=True, callback=_once, help="Name of the data set; several by commas.")
 @click.option("--lists", multiple=True, help="Lists of another system, NAME=FILE (csv, parquet, jsonl); once a system.")
 @click.option("--seeds", default="3", show_default=True, help="How many, counted up from --seed; or 1,2,3 themselves.")
 @click.option("--reference", help="System to compare with, such as 'SASRec + IPR'; or all, for all pairs.")
 @click.option("--spread", default="seeds", show_default=True, help="seeds: standard deviation; none: means alone.")
 @click.option("--permutations", default=10_000, show_default=True, help="Patterns of signs of the permutation test.")
+@click.option("--tune", type=int, help="Tune each system first, by so many trials on validation.")
+@click.option("--minimize", multiple=True, help="What it is tuned for, such as GiniIndex@10.")
+@click.option("--maximize", multiple=True, help="Likewise.  [default: valid_metric]")
+@click.option("--subject-to", multiple=True, help="Bound of the tuning on validation: 'NDCG@10 >= 0.95*base'.")
+@click.option("--space", multiple=True, help="Space of a model or re-ranker, NAME=FILE.  [default: shipped]")
 @click.option("--output", help="Folder of the comparison.  [default: results/compare-DATASET]")
 @click.option("-c", "--config_files", "--config-files", multiple=True, help="YAML files, later ones win.")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def compare_command(
-    seeds: str, config_files: tuple[str, ...], settings: tuple[str, ...], lists: tuple[str, ...], **options: Any
+    seeds: str,
+    config_files: tuple[str, ...],
+    settings: tuple[str, ...],
+    lists: tuple[str, ...],
+    tune: int | None,
+    **options: Any,
 ) -> None:
     """Train and test models, alone and with re-rankers, under several seeds and one protocol.
 
     The base of post-hoc models is trained once a seed and shared. Tables with mean and spread, paired tests and
     intervals go to OUTPUT as CSV, JSON, Markdown and LaTeX; an interrupted comparison goes on when called again.
+    Several data sets (-d A,B) give a comparison each, one table of all, and ranks over the data sets with their test.
     Exit code 1 means that some cells have no result.
     """
     config_dict = read_settings(settings)
     files = _file_names(config_files)
     with interruptible(lambda: "finished cells are kept, the same command goes on"):
-        from recbole_fair.quick_start import compare
+        from recbole_fair.quick_start import compare, compare_datasets
 
-        options["lists"] = _read_lists(lists)
-        result = compare(seeds=_read_seeds(seeds), config_file_list=files, config_dict=config_dict, **options)
+        options |= {"lists": _read_lists(lists), "config_file_list": files, "config_dict": config_dict}
+        options["tuning"] = _tuning(tune, **{key: options.pop(key) for key in _OF_TUNING})
+        names = _names(options["dataset"] or "")
+        if len(names) > 1:
+            del options["dataset"]
+            result: Any = compare_datasets(datasets=names, seeds=_read_seeds(seeds), **options)
+        else:
+            result = compare(seeds=_read_seeds(seeds), **options)
     _report_failures(result.failed_files)
     if result.failed:
         sys.exit(_EXIT_INCOMPLETE)
+
+
+_OF_TUNING = ("minimize", "maximize", "subject_to", "space")
+
+
+def _tuning(trials: int | None, space: Sequence[str], **aims: Sequence[str]) -> Any:
+    """How systems are tuned before they are compared; None where they are not."""
+    if trials is None:
+        given = next((key for key, value in {**aims, "space": space}.items() if value), None)
+        if given is not None:
+            raise FairError(f"--{given.replace('_', '-')} says what systems are tuned for: add --tune=TRIALS.")
+        return None
+    from recbole_fair.runs.tuned import Tuning
+
+    spaces = _read_lists(space, "space")
+    return Tuning(trials, aims["minimize"], aims["maximize"], aims["subject_to"], spaces)
 
 
 def _file_names(groups: Sequence[str]) -> list[str]:
@@ -346,14 +394,14 @@ def _file_names(groups: Sequence[str]) -> list[str]:
     return [name for name in found if name]
 
 
-def _read_lists(words: Sequence[str]) -> dict[str, str]:
+def _read_lists(words: Sequence[str], what: str = "lists") -> dict[str, str]:
     """File by name of the system; a file alone is named by itself."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, path = word.partition("=")
         name, path = (name, path) if equals else (Path(word).stem, word)
         if name in found:
-            raise FairError(f"lists names {name} twice.")
+            raise FairError(f"{what} names {name} twice.")
         found[name] = path
     return found
 

@@ -23,6 +23,7 @@ from recbole_fair.io.atomic import check_places
 from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.io.timing import Stages
 from recbole_fair.model.variants import Variants
 from recbole_fair.report.documents import EvaluationDocument, RunDocument, write_document
@@ -46,6 +47,7 @@ from recbole_fair.runs.loading import (
 from recbole_fair.runs.logs import begin_log, log_details, show_table
 from recbole_fair.runs.outputs import files_read, share_seen, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
+from recbole_fair.runs.trackers import track_result
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -53,10 +55,12 @@ __all__ = [
     "Recommender",
     "audit",
     "compare",
+    "compare_datasets",
     "evaluate_checkpoint",
     "explain_checkpoint",
     "export_checkpoint",
     "frontier_checkpoint",
+    "frontier_datasets",
     "import_checkpoint",
     "load_data_and_model",
     "objective_function",
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.importing import import_checkpoint
     from recbole_fair.runs.recommender import Recommender
     from recbole_fair.runs.served import save_served
+    from recbole_fair.runs.several import compare_datasets, frontier_datasets
     from recbole_fair.runs.sweep import sweep_checkpoint
     from recbole_fair.runs.tune import tune
 
@@ -90,6 +95,8 @@ _STUDIES = {
     "Recommender": "recbole_fair.runs.recommender",
     "save_served": "recbole_fair.runs.served",
     "frontier_checkpoint": "recbole_fair.runs.frontier",
+    "compare_datasets": "recbole_fair.runs.several",
+    "frontier_datasets": "recbole_fair.runs.several",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
     "tune": "recbole_fair.runs.tune",
 }
@@ -182,6 +189,7 @@ def load_data_and_model(
     Raises:
         FairError: for a file that cannot be used, or data that are not those of the checkpoint.
     """
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     net, *loaders = load_model(config, content, model_file)
@@ -244,6 +252,7 @@ def evaluate_checkpoint(
         FairError: for a file that cannot be used or settings that do not fit it.
     """
     stages = Stages()
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
@@ -389,6 +398,7 @@ def _finish(
         }
     files["neurons_file"] = lambda: trainer.model.write_neurons(config["neurons_file"])
     failed = write_each({f"{key}={config[key]}": write for key, write in files.items() if config[key]})
+    track_result(config, result, trainer.tensorboard)
     decimals = int(config["metric_decimal_place"] or 4)
     show_table([*metrics_table(result, decimals), *group_lines(result, decimals)])
     result = replace(result, failed_files=failed) if failed else result

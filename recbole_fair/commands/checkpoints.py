@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from recbole_fair.errors import FairError
-
-_FOLDER = Path("saved")
-LATEST = "latest"
+from recbole_fair.io.latest import named_checkpoint
 
 
 def checkpoint_argument(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """The checkpoint, which comes before the settings.
 
     Raises:
-        FairError: a setting stands in its place, or there is no latest one.
+        FairError: a setting stands in its place.
     """
     if value.startswith("-"):
         raise FairError(f"Name the checkpoint before the settings: {ctx.command.name} CHECKPOINT {value}")
-    if value != LATEST or Path(value).exists():
-        return value
-    path = str(latest_checkpoint())
-    click.echo(f"Checkpoint: {path}", err=True)
-    return path
+    return value
 
 
-def latest_checkpoint(folder: Path = _FOLDER) -> Path:
-    """The checkpoint in a folder that was written last.
+def found_checkpoint(name: str, settings: Mapping[str, Any]) -> str:
+    """The file that the argument names; which one is ``latest`` is said.
 
     Args:
-        folder: where runs put them, unless ``checkpoint_dir`` says otherwise.
+        name: a file, or ``latest``.
+        settings: of the call, for ``checkpoint_dir``.
 
     Raises:
-        FairError: there is none.
+        FairError: there is no latest one.
     """
-    found = [path for path in folder.glob("*.pth") if path.is_file()]
-    if not found:
-        raise FairError(f"There is no latest checkpoint: {folder}/ holds no .pth file. Name the file instead.")
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
+    path = str(named_checkpoint(name, settings))
+    if path != name:
+        click.echo(f"Checkpoint: {path}", err=True)
+    return path

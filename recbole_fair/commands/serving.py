@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from recbole_fair.commands.checkpoints import checkpoint_argument
+from recbole_fair.commands.checkpoints import checkpoint_argument, found_checkpoint
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.io.text import visible
 
@@ -48,7 +48,8 @@ def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> 
     """
     from recbole_fair.quick_start import import_checkpoint
 
-    import_checkpoint(path, output, read_settings(settings))
+    config_dict = read_settings(settings)
+    import_checkpoint(found_checkpoint(path, config_dict), output, config_dict)
 
 
 @click.command("recommend", context_settings=_SETTINGS, epilog=_RECOMMEND_EXAMPLES)
@@ -65,11 +66,12 @@ def import_command(path: str, output: str | None, settings: tuple[str, ...]) -> 
 def recommend_command(path: str, settings: tuple[str, ...], **options: Any) -> None:
     """Recommend from a checkpoint alone, without its data: to given histories, or to users by name.
 
-    Settings are strengths of a steered model, such as --alpha_pop=3.
+    Settings are strengths of a steered model, such as --alpha_pop=3, or --reranker=Tilt with its keys.
     """
     from recbole_fair.runs.recommending import Request, recommend_from
 
-    for line in recommend_from(path, Request(**options), read_settings(settings)):
+    config_dict = read_settings(settings)
+    for line in recommend_from(found_checkpoint(path, config_dict), Request(**options), config_dict):
         click.echo(visible(line))
 
 
@@ -89,8 +91,10 @@ def export_command(path: str, output: str | None, settings: tuple[str, ...], **o
     """
     from recbole_fair.quick_start import export_checkpoint
 
+    config_dict = read_settings(settings)
+    path = found_checkpoint(path, config_dict)
     target = output or str(Path(path).with_suffix(".onnx" if options["kind"] == "onnx" else ""))
-    found = export_checkpoint(path, target, config_dict=read_settings(settings), **options)
+    found = export_checkpoint(path, target, config_dict=config_dict, **options)
     click.echo(f"Written: {found['output']}; {found['checked']} lists compared, {found['differ']} differ.")
 
 
@@ -105,7 +109,8 @@ def save_command(path: str, output: str, settings: tuple[str, ...]) -> None:
     """
     from recbole_fair.quick_start import save_served
 
-    found = save_served(path, output, read_settings(settings))
+    config_dict = read_settings(settings)
+    found = save_served(found_checkpoint(path, config_dict), output, config_dict)
     for key, value in found["settings"].items():
         click.echo(visible(f"{key}: {value}"))
     for key, value in found["report"].items():

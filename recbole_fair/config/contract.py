@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from recbole_fair.config.data_tables import DataTables
+
 
 class Settings(Protocol):
     """Settings by key: RecBole's ``Config``, our own, or a plain dictionary."""
@@ -28,6 +30,13 @@ class KnowsUser(Protocol):
     """Settings that know which of them the user gave."""
 
     user_settings: Mapping[str, Any]
+
+
+@runtime_checkable
+class KnowsTables(Protocol):
+    """Settings whose ``data_path`` may name tables instead of atomic files."""
+
+    data_tables: DataTables | None
 
 
 def given_by_user(config: Settings) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from recbole_fair.config.catalogue import (
     own_keys,
     says_its_keys,
 )
+from recbole_fair.config.data_tables import DataTables, data_tables
 from recbole_fair.config.imports import load
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.kinds import is_path, shown
@@ -48,6 +49,7 @@ from recbole_fair.config.registry import adopted_metrics, get_model, layers_of, 
 from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
+from recbole_fair.io.latest import LATEST, named_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,13 @@ class FairConfig(Config):
         model: the model's name.
         model_class: the model's class.
         dataset: the name of the data set.
+        data_tables: the tables that stand for it, where ``data_path`` names such.
     """
 
     parameters: dict[str, list[str]]
     user_settings: dict[str, Any]
     fair_defaults: dict[str, Any]
+    data_tables: DataTables | None
 
     def __init__(
         self,
@@ -207,11 +211,17 @@ class FairConfig(Config):
         for key in ("metrics", "valid_metric", "group_metrics"):
             final[key] = adopted_metrics(key, final[key])
         protocol.complete(final, self.user_settings, self.model_class)
+        for key in ("resume", "base_model_file"):
+            if final[key] == LATEST:
+                final[key] = self.user_settings[key] = str(named_checkpoint(LATEST, final))
         data_path = final["data_path"]
         super()._set_default_parameters()
         final["MODEL_INPUT_TYPE"] = final.get("MODEL_INPUT_TYPE", InputType.POINTWISE)
         self._data_root = data_path
-        if self.dataset == "ml-100k" and "data_path" in self.user_settings:
+        self.data_tables = data_tables(data_path, self.dataset) if "data_path" in self.user_settings else None
+        if self.data_tables is not None:
+            final["data_path"] = str(self.data_tables.folder)
+        elif self.dataset == "ml-100k" and "data_path" in self.user_settings:
             own = Path(data_path) / self.dataset
             if (own / f"{self.dataset}.inter").is_file():
                 final["data_path"] = str(own)

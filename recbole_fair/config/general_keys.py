@@ -18,6 +18,10 @@ KEYS: dict[str, Key] = {
         "path", optional=True, what="checkpoint of the base model of a post-hoc method", scope="start"
     ),
     "resume": Key("path", optional=True, what="checkpoint of an interrupted run to go on from", scope="start"),
+    # Trackers, beside RecBole's log_wandb.
+    "log_mlflow": Key("bool", what="send final values and trials to MLflow", scope="machine"),
+    "mlflow_uri": Key("str", optional=True, what="place of MLflow's runs; null: MLflow's own", scope="machine"),
+    "mlflow_experiment": Key("str", what="name of the experiment in MLflow", scope="machine"),
     # Training.
     "trainer": Key("str", optional=True, what="trainer: a name, or module:Class; null: the model's", imports=True),
     "learning_rate_schedule": Key("str", choices=("constant", "linear"), what="course of the learning rate"),

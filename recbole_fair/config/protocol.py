@@ -7,6 +7,7 @@ is filled in.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -109,8 +110,9 @@ def complete(final: dict[str, Any], user: Mapping[str, Any], model_class: type[A
     _train_sampling(final, user, model_class)
     _transform(final)
     _train_positions(final, user, model_class)
-    if final.get("log_wandb") and find_spec("wandb") is None:
-        raise FairError("log_wandb=True needs the package 'wandb', which is not installed.")
+    for package in ("wandb", "mlflow"):
+        if final.get(f"log_{package}") and package not in sys.modules and find_spec(package) is None:
+            raise FairError(f"log_{package}=True needs the package '{package}', which is not installed.")
     _threshold(final, user)
     stages = _STAGES.get(trained_name(model_class, final["model"]))
     if stages and final.get("train_stage") not in stages:

@@ -10,6 +10,8 @@ from recbole_fair.evaluator.directions import best_at_zero, display_name, smalle
 from recbole_fair.report.summary import number, text_table
 
 _P_COLUMNS = ("holm_t", "holm_wilcoxon", "holm_permutation")
+#: Which way a metric is better, in LaTeX.
+LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\rightarrow 0$"}
 _LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "{": r"\{",
           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
 
@@ -55,45 +57,44 @@ def markdown(result: Mapping[str, Any], decimals: int) -> list[str]:
     lines = [f"# Comparison on {result['dataset']}", "", caption(result), ""]
     header = ["system", *(f"{display_name(metric)} {arrow(metric)}" for metric in grid.metrics)]
     rows = [[system, *(cell(system, metric) for metric in grid.metrics)] for system in grid.systems]
-    lines += [*_markdown_table(header, rows), "", *_failures(result)]
+    lines += [*markdown_table(header, rows), "", *_failures(result)]
     if result["comparisons"]:
         lines += ["## Differences", "", _how_to_read(result), ""]
         header = ["system", "against", "metric", "difference", "95 % interval", "t", "Wilcoxon", "permutation", "seeds"]
-        lines += _markdown_table(header, [_difference(row, decimals) for row in result["comparisons"]])
+        lines += markdown_table(header, [_difference(row, decimals) for row in result["comparisons"]])
     protocol = [f"- {key}: `{value}`" for key, value in result["protocol"].items()]
     seeds = ", ".join(map(str, result["seeds"]))
     return [*lines, "", "## Protocol", "", f"- seeds: {seeds}", *protocol, *(f"- {note}" for note in result["notes"])]
 
 
 def latex(result: Mapping[str, Any], decimals: int) -> list[str]:
-    """Lines of a LaTeX table of the systems, for the packages ``booktabs`` and ``graphicx``.
+    """Lines of a LaTeX table of the systems, for the package ``booktabs``.
 
     Args:
         result: what :func:`recbole_fair.runs.compare.compare` returns.
         decimals: digits after the point.
     """
     grid = _Grid(result, decimals)
-    signs = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\rightarrow 0$"}
 
     def cell(system: str, metric: str) -> str:
         mean, spread, mark, best = grid.parts(system, metric)
         shown = rf"\textbf{{{mean}}}" if best else mean
         return shown + (rf" {{\scriptsize $\pm$ {spread}}}" if spread else "") + (r"$^{*}$" if mark else "")
 
-    header = ["System", *(f"{_escaped(display_name(m))} {signs[arrow(m)]}" for m in grid.metrics)]
-    rows = [[_escaped(system), *(cell(system, metric) for metric in grid.metrics)] for system in grid.systems]
+    header = ["System", *(f"{escaped(display_name(m))} {LATEX_ARROWS[arrow(m)]}" for m in grid.metrics)]
+    rows = [[escaped(system), *(cell(system, metric) for metric in grid.metrics)] for system in grid.systems]
     return [
         r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{_escaped(caption(result))}}}",
-        r"\resizebox{\linewidth}{!}{%",
+        r"\centering\small",
+        rf"\caption{{{escaped(caption(result))}}}",
+        rf"\label{{tab:compare-{''.join(sign if sign.isalnum() else '-' for sign in result['dataset'])}}}",
         rf"\begin{{tabular}}{{l{'r' * len(grid.metrics)}}}",
         r"\toprule",
         " & ".join(header) + r" \\",
         r"\midrule",
         *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
-        r"\end{tabular}}",
+        r"\end{tabular}",
         r"\end{table}",
     ]
 
@@ -173,11 +174,13 @@ def _failures(result: Mapping[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     rule = "|" + "---|" * len(header)
     return [f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for LaTeX, its signs with a meaning there made harmless."""
     words = "".join(_LATEX.get(sign, sign) for sign in text)
     return words.replace("±", r"$\pm$").replace("<", "$<$")

@@ -276,6 +276,7 @@ class ComparisonDocument(Document):
         cells: metrics by system and seed.
         failed: system, seed and reason of cells without a result.
         reused: how many cells were there already.
+        tuned: what was found for each system on validation, with how many trials, where systems were tuned first.
         protocol: what holds for all systems.
         settings: the user's settings.
         seconds: of this call.
@@ -294,6 +295,7 @@ class ComparisonDocument(Document):
     cells: Sequence[Row] = ()
     failed: Sequence[Row] = ()
     reused: int = 0
+    tuned: Sequence[Row] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None

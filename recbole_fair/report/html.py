@@ -21,6 +21,7 @@ from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences
 from recbole_fair.report.group_tables import MOST, group_tables
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
+from recbole_fair.report.study import study_sentences, study_tables
 from recbole_fair.report.tuning import tuning_sentences, tuning_tables
 from recbole_fair.report.words import (
     Headline,
@@ -321,6 +322,12 @@ def _tuning_section(anchor: str, source: Source) -> Section:
     return section
 
 
+def _study_section(anchor: str, source: Source) -> Section:
+    section = _common(anchor, source, "Data sets")
+    section.tables = [Table(*table) for table in study_tables(source.content)]
+    return section
+
+
 def _dossier_section(anchor: str, source: Source) -> Section:
     dossier = source.content
     section = _common(anchor, source, "Neurons" if dossier.get("strongest") else "Probes")
@@ -367,6 +374,7 @@ _FORMS = {
     "frontier": _Form("frontier", "Frontier of ", frontier_sentences, _frontier_section),
     "tuning": _Form("search", "Search for ", tuning_sentences, _tuning_section),
     "comparison": _Form("comparison", "", comparison_sentences, _comparison_section),
+    "study": _Form("study", "", study_sentences, _study_section),
     "neurons": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
     "sites": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
 }

@@ -21,6 +21,7 @@ from recbole_fair.report.documents import (
     is_document,
 )
 from recbole_fair.report.frontier_document import FrontierDocument
+from recbole_fair.report.study_document import StudyDocument
 from recbole_fair.report.tuning_document import TuningDocument
 
 
@@ -47,11 +48,13 @@ class Sources:
     comparisons: list[Source] = field(default_factory=list)
     dossiers: list[Source] = field(default_factory=list)
     searches: list[Source] = field(default_factory=list)
+    studies: list[Source] = field(default_factory=list)
 
     @property
     def all(self) -> list[Source]:
         """Every document."""
-        return [*self.runs, *self.sweeps, *self.searches, *self.frontiers, *self.comparisons, *self.dossiers]
+        of_one = [*self.runs, *self.sweeps, *self.searches, *self.frontiers, *self.comparisons, *self.dossiers]
+        return [*self.studies, *of_one]
 
     def add(self, source: Source) -> bool:
         """Put a document where it belongs; False for a kind that a report does not show."""
@@ -62,6 +65,7 @@ class Sources:
             (TuningDocument, self.searches),
             (ComparisonDocument, self.comparisons),
             (DossierDocument, self.dossiers),
+            (StudyDocument, self.studies),
         )
         for cls, place in places:
             if isinstance(source.content, cls):

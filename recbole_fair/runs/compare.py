@@ -38,6 +38,7 @@ from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import claim, versions, write_atomically, write_each
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
+from recbole_fair.runs.tuned import Tuning, tune_systems
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -60,6 +61,7 @@ def compare(
     config_file_list: Sequence[str | Path] = (),
     config_dict: Mapping[str, Any] | None = None,
     lists: Mapping[str, str | Path] | None = None,
+    tuning: Tuning | None = None,
 ) -> ComparisonDocument:
     """Train and evaluate models, alone and with re-rankers, under several seeds, and test their differences.
 
@@ -77,16 +79,14 @@ def compare(
         permutations: random patterns of signs of the permutation test.
         output: the folder of the comparison; ``results/compare-DATASET`` if None.
         config_file_list: yaml files, later ones win.
-        config_dict: settings for all runs; keys of one model or re-ranker go to that one. ``bootstrap``: draws of the
-            intervals, 1000 if not set.
-        lists: files of lists that other systems have made, by name; see :func:`recbole_fair.runs.audit.audit`. They are
-            measured on the test part of each seed.
+        config_dict: settings for all runs; ``bootstrap``: draws of the intervals, 1000 if not set.
+        lists: files of lists that other systems have made, by name, measured on the test part of each seed.
+        tuning: searches on validation for the settings of each system, before anything is tested.
 
     Returns:
         ``systems`` (mean and spread by system and metric), ``comparisons``, ``cells`` (metrics by system and seed),
-        ``failed`` (system, seed and reason of cells without a result), ``reused`` (how many cells were there already),
-        ``protocol``, ``notes``, ``versions`` and what names the comparison. Also written to the folder:
-        ``comparison.json``, ``.md``, ``.tex``, and ``systems.csv``, ``tests.csv``, ``cells.csv``.
+        ``failed`` cells with reasons, ``reused`` (how many were there already), ``protocol`` and what names the
+        comparison. Written: ``comparison.json``, ``.md``, ``.tex``, and ``systems.csv``, ``tests.csv``, ``cells.csv``.
 
     Raises:
         FairError: for names, settings or seeds that are not allowed, or when no cell has a result.
@@ -99,6 +99,7 @@ def compare(
     folder = Path(output) if output is not None else Path("results", f"compare-{plan.dataset}")
     config = plan.config(plan.models[0], None, plan.seeds[0], folder / "checkpoints")
     begin_log(config)
+    tuned = [] if tuning is None else tune_systems(plan, tuning, folder)
     run = _Run(plan, folder)
     run.measure_all()
     cells = _cells(run, reference)
@@ -117,7 +118,8 @@ def compare(
         cells=[_described(cell) for cell in cells],
         failed=run.failed,
         reused=run.reused,
-        protocol=_protocol(config, permutations, draws),
+        tuned=tuned,
+        protocol={**protocol_of(config), "permutations": permutations, "bootstrap": draws},
         settings=plan.settings,
         notes=[*plan.notes, *run.notes],
         seconds=time.perf_counter() - start,
@@ -398,10 +400,11 @@ def _described(cell: Cell) -> dict[str, Any]:
     return {**names, "metrics": cell.metrics, "users": len(np.unique(cell.users)), **cell.facts}
 
 
-def _protocol(config: FairConfig, permutations: int, draws: int) -> dict[str, Any]:
+def protocol_of(config: FairConfig) -> dict[str, Any]:
+    """What makes the numbers of different models comparable, as the settings say it."""
     plain = config.to_plain()
     shared = {key: plain.get(key) for key in ("eval_args", "metrics", "topk", "valid_metric", CANDIDATES)}
-    return {**shared, "mask_seen": Mask.of(config).rule, "permutations": permutations, "bootstrap": draws}
+    return {**shared, "mask_seen": Mask.of(config).rule}
 
 
 def _write_text(file: Any, lines: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.report.documents import DossierDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.runs.alone import alone
@@ -59,6 +60,7 @@ def explain_checkpoint(
     if split not in ("valid", "test"):
         raise FairError(f"split={split!r} is not allowed: it must be valid or test.")
     options = options or Options()
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     refuse(changes, FILE_KEYS, "is for run and evaluate; a dossier writes files of its own")

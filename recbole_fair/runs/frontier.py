@@ -20,6 +20,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.report.documents import write_document
 from recbole_fair.report.frontier import frontier_figure, frontier_lines
 from recbole_fair.report.frontier_document import FrontierDocument
@@ -92,6 +93,7 @@ def frontier_checkpoint(
     """
     start = time.perf_counter()
     x, y, budgets = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y), _checked(loss)
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     given = dict(config_dict or {})
     of_fit = {key: given.pop(key) for key in list(given) if fit and key in method_keys()}
@@ -194,7 +196,7 @@ def _fitted_files(
 ) -> dict[str, Path]:
     """Checkpoints fitted on the base, by the names of their models."""
     files = fitted_beside(model_file, content)
-    for path in fitted:
+    for path in (named_checkpoint(file, settings) for file in fitted):
         files[str(load_checkpoint(path)["model"])] = Path(path)
     for name in fit:
         if name in files:

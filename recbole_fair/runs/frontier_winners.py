@@ -21,6 +21,8 @@ from recbole_fair.io.checkpoint import load_checkpoint, save_checkpoint
 from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.rerank.adjuster import ScoreAdjuster
 from recbole_fair.runs.frontier_methods import Bench, Try
+from recbole_fair.runs.loading import config_of
+from recbole_fair.runs.served import OFFSETS, settings_of_reranker
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +165,9 @@ def save_winner(
     if winner.method not in bench.fitted:
         made = bench.lists.made(winner.method, dict(winner.setting))
         if isinstance(made, ScoreAdjuster):
-            saved["item_bias"] = bench.lists.offsets(made, "test").bias.to(torch.float64)
+            offsets = bench.lists.offsets(made, "test")
+            saved["item_bias"] = offsets.bias.to(torch.float64)
+            of_lists = settings_of_reranker(config_of(saved, {}))  # by which recommend and export know it again
+            saved[OFFSETS] = {"settings": of_lists, "bias": offsets.bias, "report": offsets.report}
     save_checkpoint(target, saved)
     logger.info("Saved: %s (%s); recbole-fair evaluate %s", target, winner.method, target)

@@ -18,6 +18,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import check_places
 from recbole_fair.io.checkpoint import save_checkpoint
 from recbole_fair.io.imported import IMPORTED, open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.loading import config_of, load_trainer
 from recbole_fair.runs.logs import begin_log, show_table
@@ -47,6 +48,7 @@ def import_checkpoint(
         FairError: for a file that is none of RecBole's, cannot be read or would run code, and for data whose users or
             items are not as many as the model's.
     """
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     if IMPORTED not in content or content["fingerprint"] is not None:
         raise FairError(f"{model_file} is a checkpoint of recbole_fair already; use it as it is.")

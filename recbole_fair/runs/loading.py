@@ -12,6 +12,7 @@ from recbole.utils import EvaluatorType, init_seed
 
 from recbole_fair.config.catalogue import check_values, declared, keys_of, scope_of
 from recbole_fair.config.concepts import POPULARITY
+from recbole_fair.config.data_tables import data_tables
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.imports import refuse_stored
 from recbole_fair.config.keys import metric_parts
@@ -190,7 +191,9 @@ def config_of(
 
 
 def _is_folder(data_path: object, dataset: str) -> bool:
-    return isinstance(data_path, str) and (Path(data_path) / dataset).is_dir()
+    if not isinstance(data_path, str):
+        return False
+    return (Path(data_path) / dataset).is_dir() or data_tables(data_path, dataset) is not None
 
 
 def _not_computed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:

@@ -46,6 +46,7 @@ class Plan:
         settings: the user's settings, without those below.
         protocol: settings that hold for every model.
         notes: sentences on what was settled.
+        tuned: settings that a search has found, by model and re-ranker (None: the model's own).
     """
 
     models: list[str]
@@ -56,6 +57,7 @@ class Plan:
     protocol: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lists: dict[str, str] = field(default_factory=dict)
+    tuned: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
     _reads: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     def systems(self) -> list[tuple[str, str | None]]:
@@ -92,12 +94,26 @@ class Plan:
             seed: the seed.
             folder: where checkpoints go.
         """
-        settings = {**self._readable(model), **self.protocol, "seed": seed, "checkpoint_dir": str(folder)}
+        settings = {**self.settings_of(model, reranker, seed), "checkpoint_dir": str(folder)}
+        return FairConfig(model, self.dataset, config_dict=settings)
+
+    def settings_of(self, model: str, reranker: str | None, seed: int) -> dict[str, Any]:
+        """The settings of one cell, without where its checkpoints go.
+
+        Args:
+            model: the model's name.
+            reranker: the re-ranker's name, or None.
+            seed: the seed.
+        """
+        base = Traits.of(get_model(model)).base_model_name
+        found = {**self.tuned.get((base or "", None), {}), **self.tuned.get((model, None), {})}
+        settings = {**found, **self._readable(model), **self.protocol, "seed": seed}
         if reranker is not None:
             own = set(get_reranker(reranker).keys().values())
             settings |= {key: value for key, value in self.settings.items() if key in own}
+            settings |= self.tuned.get((model, reranker), {})
             settings["reranker"] = reranker
-        return FairConfig(model, self.dataset, config_dict=settings)
+        return settings
 
     def reads(self, model: str) -> frozenset[str]:
         """Keys that a model reads."""

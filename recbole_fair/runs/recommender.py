@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from recbole_fair.data.facts.stored import DATA, StoredDataset
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import restore_model
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.contract import contract_of
@@ -142,7 +143,6 @@ class Recommender:
         self.notes: list[str] = []
         self.steering: list[dict[str, Any]] = []
         self.user_ids: list[str] = list(data["users"])
-        self._item_index = pd.Index(self.item_ids, dtype=object)
         self._item_numbers = {token: number for number, token in enumerate(self.item_ids)}
         self._user_numbers = {token: number for number, token in enumerate(data["users"])}
         self._item_numbers.pop(self.item_ids[0])  # the padding
@@ -168,6 +168,7 @@ class Recommender:
         Raises:
             FairError: for a file that cannot be used, or that carries no ids of items.
         """
+        path = named_checkpoint(path, config_dict)
         content = open_checkpoint(path)
         data = content.get(DATA)
         if not data:
@@ -301,11 +302,11 @@ class Recommender:
     def numbered(self, given: Sequence[Sequence[Token]]) -> tuple[Rows, int]:
         """Histories in inner ids, without the items that are not known, and how many these were."""
         lengths = np.fromiter(map(len, given), dtype=np.int64, count=len(given))
-        flat = list(chain.from_iterable(given))
+        flat: list[Any] = list(chain.from_iterable(given))
         if not set(map(type, flat)) <= {str}:
             flat = list(map(str, flat))
-        items = self._item_index.get_indexer(pd.Index(flat, dtype=object)).astype(np.int64)
-        known = items > 0  # -1 is not known, 0 the padding
+        items = np.fromiter(map(self._item_numbers.get, flat, repeat(0)), np.int64, len(flat))
+        known = items > 0
         unknown = len(items) - int(known.sum())
         if unknown:
             kept = np.concatenate([[0], known.cumsum()])

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_fair.config.catalogue import RERANKER_PREFIX
 from recbole_fair.errors import FairError
 from recbole_fair.runs.histories import read_histories
 from recbole_fair.runs.recommender import Recommendations, Recommender
 
 _SHOWN_USERS = 20
+_OF_LOADING = ("reranker", "checkpoint_dir", "use_gpu", "gpu_id")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def recommend_from(path: str, request: Request, strengths: Mapping[str, Any]) ->
     Args:
         path: the checkpoint.
         request: what was asked for.
-        strengths: of a steered model.
+        strengths: of a steered model; a score adjuster (``reranker=Tilt``) with its keys.
 
     Returns:
         Lines for the screen.
@@ -50,7 +52,8 @@ def recommend_from(path: str, request: Request, strengths: Mapping[str, Any]) ->
     if len(asked) != 1:
         named = " and ".join(f"--{name}" for name in asked) or "none of them"
         raise FairError(f"Give one of --history, --histories and --users, not {named}.")
-    recommender = Recommender.load(path)
+    settings = {key: strengths[key] for key in strengths if key in _OF_LOADING or key.startswith(RERANKER_PREFIX)}
+    recommender = Recommender.load(path, settings)
     histories: Any = [_words(text) for text in request.history] or None
     if request.histories:
         histories = read_histories(request.histories)
@@ -58,7 +61,7 @@ def recommend_from(path: str, request: Request, strengths: Mapping[str, Any]) ->
         histories,
         request.k,
         users=_words(request.users) if request.users else None,
-        strengths=strengths,
+        strengths={key: value for key, value in strengths.items() if key not in settings},
         exclude_seen=not request.include_seen,
         exclude=_words(request.exclude or ""),
         allowed=None if request.allowed is None else _words(request.allowed),

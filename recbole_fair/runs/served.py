@@ -19,6 +19,7 @@ from recbole_fair.data.facts.stored import DATA
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config, save_checkpoint
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
 from recbole_fair.rerank.base import Facts
 from recbole_fair.rerank.settings import make_reranker
@@ -118,6 +119,7 @@ def save_served(
     Raises:
         FairError: for settings that nothing but a new training could follow, or data that are not the checkpoint's.
     """
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     changes = dict(config_dict or {})
     config = config_of(content, changes)

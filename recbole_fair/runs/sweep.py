@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from recbole.evaluator.register import metrics_dict
 
-from recbole_fair.analysis.grid import Setting, parse_grid, settings_of
+from recbole_fair.analysis.grid import Setting, parse_grid, setting_text, settings_of
 from recbole_fair.analysis.pareto import bound_metric, choose, constraint_of, front_of
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
@@ -21,8 +21,10 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.constraint import Constraint
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.directions import display_name, spec_of
+from recbole_fair.io.atomic import check_places
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
@@ -31,7 +33,8 @@ from recbole_fair.runs.alone import alone
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, both_splits, check_changes, config_of, load_trainer, refuse
 from recbole_fair.runs.logs import begin_log, show_table
-from recbole_fair.runs.outputs import beside, claim, data_stamps, named, study_files, versions, write_each
+from recbole_fair.runs.outputs import beside, claim, data_stamps, files_read, named, study_files, versions, write_each
+from recbole_fair.runs.served import save_served
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
 from recbole_fair.trainer.scorer import progress
 
@@ -47,6 +50,7 @@ def sweep_checkpoint(
     subject_to: Sequence[str] = (),
     output: str | Path | None = None,
     config_dict: Mapping[str, Any] | None = None,
+    save_chosen: str | Path | None = None,
 ) -> SweepDocument:
     """Evaluate a model under many scoring-time settings on validation and test; users are encoded once a split.
 
@@ -61,6 +65,8 @@ def sweep_checkpoint(
             ``.png`` and ``.svg``. While it runs, ``.partial.jsonl`` holds what is measured, and the same call goes on
             from there. None: no files.
         config_dict: settings to change, such as ``data_path`` or ``reranker``.
+        save_chosen: where to write a checkpoint of the setting that wins; it is evaluated, recommends and is exported
+            under this setting.
 
     Returns:
         ``base`` (metrics of the plain model by split), ``settings`` (one row each), ``front`` (rows of the Pareto front
@@ -74,8 +80,11 @@ def sweep_checkpoint(
     values, settings = _grid(grid)
     x, y = (metric_name(name) for name in (x, y))
     wanted = [x, y, *(metric_name(bound_metric(text)) for text in subject_to)]
+    model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     config = _config(content, config_dict or {}, values, wanted)
+    if save_chosen is not None:
+        check_places({"save_chosen": save_chosen}, files_read(config, model_file))
     begin_log(config)
     trainer, loaders = load_trainer(config, content, model_file)
     splits = both_splits(loaders, "A sweep")
@@ -109,9 +118,23 @@ def sweep_checkpoint(
         **named(config),
     )
     show_table(sweep_lines(result, int(config["metric_decimal_place"] or 4)))
-    if output is None or journal is None:
-        return result
-    return _written(result, output, journal, settings)
+    if output is not None and journal is not None:
+        result = _written(result, output, journal, settings)
+    return result if save_chosen is None else _saved(result, model_file, save_chosen, config_dict or {})
+
+
+def _saved(
+    result: SweepDocument, model_file: str | Path, target: str | Path, changes: Mapping[str, Any]
+) -> SweepDocument:
+    """Write the checkpoint of the setting that was chosen; where none was, that is what failed."""
+    failed = dict(result.failed_files or {})
+    if result.chosen is None:
+        failed[f"save_chosen={target}"] = "no setting keeps the bounds"
+    else:
+        setting = {key: result.chosen[key] for key in result.grid}
+        save_served(model_file, target, {**changes, **setting})
+        logger.info("Written: %s, with %s", target, setting_text(setting))
+    return replace(result, failed_files=failed) if failed else result
 
 
 def _grid(grid: Sequence[str] | Mapping[str, Sequence[Any]]) -> tuple[dict[str, list[Any]], list[Setting]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ from recbole_fair.runs.search import (
 from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
 from recbole_fair.runs.sweep import bounds_as_rows, with_metrics
 from recbole_fair.runs.sweeper import Sweeper
+from recbole_fair.runs.trackers import Trackers, tracked, writer_in
+from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ Make = Callable[[Mapping[str, Any]], FairConfig]
 def tune(
     model: str | None = None,
     dataset: str | None = None,
-    space: str | Path | None = None,
+    space: str | Path | Space | None = None,
     trials: int = 50,
     minimize: Sequence[str] = (),
     maximize: Sequence[str] = (),
@@ -66,35 +69,36 @@ def tune(
     output: str | Path | None = None,
     config_file_list: Sequence[str | Path] = (),
     config_dict: Mapping[str, Any] | None = None,
+    checkpoints: str | Path | None = None,
+    test: bool = True,
 ) -> TuningDocument:
     """Search for the best settings of a model on validation.
 
     Keys that apply at scoring time are searched on one trained model, whose users are encoded once. Others train: a
     post-hoc method is fitted again on the base that an earlier trial left, any other model is trained anew. The
-    defaults are tried first where they lie in the space. Test is evaluated once, for what was chosen.
+    defaults come first where they lie in the space. Test is evaluated once, for what was chosen.
 
     Args:
         model: the model's name.
         dataset: the data set's name.
-        space: file of the space, yaml or RecBole's ``.hyper``; the one that comes with the model if None.
+        space: the space, or its file, yaml or RecBole's ``.hyper``; the one that comes with the model if None.
         trials: how many trials the search has in the end, those of earlier calls and other processes among them.
         minimize: metrics to make small, such as ``GiniIndex@10``.
         maximize: metrics to make large. Without either: ``valid_metric``. Several objectives give a Pareto front.
-        subject_to: bounds on validation, such as ``NDCG@10 >= 0.95*base``. ``base`` is the plain model of a post-hoc
-            method or re-ranker, else the first trial.
+        subject_to: bounds on validation, as ``NDCG@10 >= 0.95*base``: the plain model, else the first trial.
         sampler: ``tpe``, ``gp``, ``nsga2`` or ``random``.
-        pruner: ``median``, ``hyperband`` or ``none``: ends trainings that fall behind, by the validation score of each
-            epoch; only where that score is the one objective.
+        pruner: ``median``, ``hyperband`` or ``none``; acts where the validation score is the one objective.
         warmup: epochs before which no training is ended.
-        storage: file of Optuna's journal, or url of a database; ``OUTPUT/journal.log`` if None. Several processes, on
-            several machines, may share it.
+        storage: file of Optuna's journal, or url of a database, to be shared; ``OUTPUT/journal.log`` if None.
         output: folder of what is written; ``results/tune-MODEL-DATASET`` if None.
         config_file_list: yaml files, later ones win.
         config_dict: settings of all trials.
+        checkpoints: folder of the models that trials train; ``OUTPUT/checkpoints`` if None.
+        test: whether to evaluate what was chosen on test.
 
     Returns:
-        Trials, the chosen ones with their test metrics, importance of the keys, and what names the search. Also
-        written: ``tune.json``, ``trials.csv``, ``chosen.yaml`` (which ``run -c`` takes), ``history.png`` and ``.svg``.
+        Trials, the chosen ones with test metrics, importance of the keys, and what names the search. Also written:
+        ``tune.json``, ``trials.csv``, ``chosen.yaml`` (which ``run -c`` takes), ``history.png`` and ``.svg``.
 
     Raises:
         FairError: for a space, a setting or a metric that is not allowed, or when no trial has a result.
@@ -109,26 +113,26 @@ def tune(
     folder = Path(output) if output is not None else Path("results", f"tune-{config['model']}-{config['dataset']}")
 
     def make(settings: Mapping[str, Any]) -> FairConfig:
-        changes = {**given, **settings, "checkpoint_dir": str(folder / "checkpoints")}
+        changes = {**given, **settings, "checkpoint_dir": str(checkpoints or folder / "checkpoints")}
         return FairConfig(model, dataset, config_file_list, changes)
 
-    config = make({})
+    begin_log(config := make({}))
     prunes = pruner != "none" and objective.metrics == (config["valid_metric"].lower(),)
     folder.mkdir(parents=True, exist_ok=True)
     ends = make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup)
-    name = _study_name(config, objective, dimensions)
-    search = Search(objective, dimensions, open_study(storage or str(folder / "journal.log"), name, objective, ends))
-    begin_log(config)
+    place, name = storage or str(folder / "journal.log"), _study_name(config, objective, dimensions)
+    search = Search(objective, dimensions, open_study(place, name, objective, ends))
     search.start_with({key: config[key] for key in dimensions})
     resumed = len(search.trials)
-    with _trials(config, make, search) as measured:
-        run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, _told)
+    board = writer_in(folder / "tensorboard")
+    with tracked(config, "tune-", board) as trackers, _trials(config, make, search) as measured:
+        told = functools.partial(_told, trackers)
+        run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, told)
     chosen = _chosen(search)
-    tested = [measured.test(trial) for trial in chosen]
+    tested = [measured.test(trial) if test else {} for trial in chosen]
     result = _document(config, search, chosen, tested, resumed)
     _write(result, folder, {**_user_settings(config), **chosen[0].settings})
     show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
-    logger.info("Written: tune.json, trials.csv, chosen.yaml, history.png, .svg in %s", folder)
     return result
 
 
@@ -151,16 +155,22 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise FairError(f"{name}={value!r} is not allowed: it must be one of {', '.join(choices)}.")
 
 
-def _space(path: str | Path | None, config: FairConfig, given: Mapping[str, Any]) -> Space:
+def space_names(config: FairConfig) -> list[str]:
+    """Names of the spaces that would do, the nearest first: of the re-ranker, or of the model and its kinds."""
+    if config["reranker"]:
+        return [config["reranker"]]
+    return [Path(layer).stem for layer in reversed(layers_of(config.model_class, config["model"]))]
+
+
+def _space(path: str | Path | Space | None, config: FairConfig, given: Mapping[str, Any]) -> Space:
     """The space of a search, checked against the model's keys."""
-    layers = layers_of(config.model_class, config["model"])
-    names = [config["reranker"]] if config["reranker"] else [Path(layer).stem for layer in reversed(layers)]
+    names = space_names(config)
     file = path if path is not None else shipped_space(names)
     if file is None:
         raise FairError(f"{names[0]} comes with no search space: give one by --space=space.yaml.")
     reranker = get_reranker(config["reranker"]) if config["reranker"] else None
     keys = {} if reranker is None else {name: reranker.limits.get(field) for field, name in reranker.keys().items()}
-    space = read_space(file)
+    space = dict(file) if isinstance(file, dict) else read_space(file)
     check_space(space, config.model_class, list(config.final_config_dict), {k: v for k, v in keys.items() if v})
     for key in space:
         if key in given:
@@ -265,20 +275,32 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
         trainer, loaders = load_trainer(config, load_checkpoint(file), file)
     else:
         trainer, loaders = new_trainer(config)
-        trainer.fit(loaders[0], loaders[1], saved=True)
-        trainer.load_best()
-        file = str(trainer.saved_model_file)
+        if (known := _finished_model(trainer, config)) is not None:
+            file, content = known
+            trainer, loaders = load_trainer(config, content, file)
+        else:
+            trainer.fit(loaders[0], loaders[1], saved=True)
+            trainer.load_best()
+            file = str(trainer.saved_model_file)
         search.study.set_user_attr(_CHECKPOINT, file)
     return trainer, both_splits(loaders, "A search"), config, file
+
+
+def _finished_model(trainer: FairTrainerMixin, config: FairConfig) -> tuple[str, dict[str, Any]] | None:
+    """The model that another search has trained under the very settings, and its file, if it is there."""
+    alike = checkpoints_alike(config["checkpoint_dir"], config, trainer.fingerprint)
+    return next(((str(path), content) for path, content in alike if finished(content)), None)
 
 
 # -- what is told and written ------------------------------------------------------------------------------------
 
 
-def _told(trial: Trial) -> None:
+def _told(trackers: Trackers, trial: Trial) -> None:
     ending = trial.state if trial.metrics is None else "misses its bounds" if trial.violation else "done"
     reason = f": {trial.reason}" if trial.reason else ""
     logger.info("Trial %d %s (%s)%s", trial.number, ending, setting_text(trial.settings), reason)
+    if trial.metrics is not None:
+        trackers.trial(trial.number, trial.settings, trial.metrics)
 
 
 def _user_settings(config: FairConfig) -> dict[str, Any]:
@@ -360,3 +382,4 @@ def _write(result: TuningDocument, folder: Path, settings: Mapping[str, Any]) ->
         file.write("# Found on validation; run -c takes this file.\n")
         yaml.safe_dump(dict(settings), file, sort_keys=False)
     save_figure(history_figure(result), str(folder / "history"))
+    logger.info("Written: tune.json, trials.csv, chosen.yaml, history.png, .svg in %s", folder)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
-from recbole_fair.quick_start import evaluate_checkpoint, frontier_checkpoint, run_recbole_fair
+from recbole_fair.quick_start import Recommender, evaluate_checkpoint, frontier_checkpoint, run_recbole_fair
 from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.report.html import write_report
 from recbole_fair.runs import frontier as module
@@ -125,6 +126,9 @@ def test_the_bias_of_a_saved_winner_folds_into_the_scores(base: str, in_tmp: Pat
     folded = trainer.evaluator.evaluate(struct)
     row = evaluate_checkpoint("lorenz.pth", {"metrics": ["NDCG", "GiniIndex"], "topk": [5]})["test_result"]
     assert folded["giniindex@5"] == pytest.approx(row["giniindex@5"], abs=1e-12)
+    served = Recommender.load("lorenz.pth")
+    assert served.item_bias is not None
+    assert torch.equal(served.item_bias, -bias)
 
 
 def test_an_interrupted_frontier_goes_on(base: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import METHODS, MODELS, get_reranker, rerankers
 from recbole_fair.errors import FairError
 from recbole_fair.model.popsteer.sequential import PopSteerSequential
-from recbole_fair.runs.spaces import Choice, Numbers, check_space, dimension_of, read_space
+from recbole_fair.runs.spaces import Choice, Numbers, check_space, dimension_of, read_space, shipped_space
+from recbole_fair.runs.tune import space_names
 
 # RecBole's own examples: hyper.test, and the forms of its documentation and of its benchmark's ranges.
 RECBOLE = """learning_rate loguniform -8,0
@@ -35,6 +38,37 @@ def test_recboles_form(tmp_path: Path):
     assert space["step"] == Numbers(0.0, 2.0, step=0.5)
     assert space["hidden_act"] == Choice(("relu", "tanh"))
     assert space["reg"] == Choice((1e-5, 1e-4))
+
+
+# hyper.test of RecBole's repository (of its last and of an earlier version), and the example of its documentation.
+OF_RECBOLE = {
+    "last": (
+        "learning_rate choice [0.004,0.003,0.002]\ndropout_prob choice [0.4,0.6,0.8]\ntrain_batch_size choice [2048]\n"
+        "kl_loss_weight choice [0.4,0.5,0.6]",
+        {"learning_rate": Choice((0.004, 0.003, 0.002)), "train_batch_size": Choice((2048,)),
+         "dropout_prob": Choice((0.4, 0.6, 0.8)), "kl_loss_weight": Choice((0.4, 0.5, 0.6))},
+    ),
+    "earlier": (
+        "learning_rate loguniform -8, 0\nembedding_size choice [64, 96 , 128]\n"
+        "train_batch_size choice [512, 1024, 2048]\nmlp_hidden_size choice ['[64, 64, 64]','[128, 128]']\n",
+        {"learning_rate": Numbers(math.exp(-8), 1.0, log=True), "embedding_size": Choice((64, 96, 128)),
+         "train_batch_size": Choice((512, 1024, 2048)), "mlp_hidden_size": Choice(([64, 64, 64], [128, 128]))},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(OF_RECBOLE))
+def test_recbole_s_own_files_give_their_spaces(tmp_path: Path, name: str):
+    text, expected = OF_RECBOLE[name]
+    (tmp_path / "hyper.test").write_text(text)
+    assert read_space(tmp_path / "hyper.test") == expected
+
+
+def test_a_line_of_recbole_s_that_recbole_refuses_too(tmp_path: Path):
+    """hrm_hyper.test of an old version names no kind in its last line."""
+    (tmp_path / "hrm_hyper.test").write_text("embedding_size choice [64]\nreg_weight ['[0.0,0.0]','[0.01,0.0001]']\n")
+    with pytest.raises(FairError, match="line 2: write a key, choice or uniform"):
+        read_space(tmp_path / "hrm_hyper.test")
 
 
 def test_the_same_draws_as_recboles_hyperopt_would_allow():
@@ -102,3 +136,20 @@ def test_values_have_to_be_allowed_for_their_keys():
         check_space({"alpha_pop": Numbers(-1, 5)}, PopSteerSequential, known, {})
     with pytest.raises(FairError, match="alpha_pup is not a known key; did you mean 'alpha_pop'"):
         check_space({"alpha_pup": Numbers(0, 5)}, PopSteerSequential, known, {})
+
+
+@pytest.mark.parametrize("name", [name for name in rerankers() if name != "None"])
+def test_each_re_ranker_comes_with_a_space_that_its_limits_allow(name: str):
+    file = shipped_space([name])
+    assert file is not None
+    cls = get_reranker(name)
+    limits = {key: cls.limits[field] for field, key in cls.keys().items() if field in cls.limits}
+    check_space(read_space(file), PopSteerSequential, [], limits)
+
+
+@pytest.mark.parametrize("name", [*sorted(set(MODELS) - {"Pop"}), *(f"{method}BPR" for method in METHODS)])
+def test_each_model_of_ours_comes_with_a_space(name: str):
+    config = FairConfig(name, "ml-100k")
+    file = shipped_space(space_names(config))
+    assert file is not None
+    check_space(read_space(file), config.model_class, list(config.final_config_dict), {})

@@ -22,6 +22,7 @@ from recbole_fair.config.layers import FairLoader
 from recbole_fair.data.reading.columns import check_loaded_columns, load_column
 from recbole_fair.data.reading.table import form_of, read_header
 from recbole_fair.data.reading.times import why_time
+from recbole_fair.data.tables.direct import convert_tables
 from recbole_fair.errors import FairError
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def ensure_atomic_files(config: MutableSettings) -> None:
     Raises:
         FairError: no files and no way to get them; an empty or malformed header; missing columns.
     """
+    convert_tables(config)
     form = form_of(config)
     _settle_parts(config)
     files = interaction_files(config)

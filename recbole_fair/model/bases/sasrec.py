@@ -105,7 +105,9 @@ class SASRec(Split, RecBoleSASRec):
 
         query = split(attention.query(queries) / math.sqrt(size))
         scores = query @ split(attention.key(inputs)).transpose(2, 3)
-        weights = scores.masked_fill(blocked, float("-inf")).softmax(dim=-1)
+        # A copy is needed for gradients alone.
+        masked = scores.masked_fill if scores.requires_grad else scores.masked_fill_
+        weights = masked(blocked, float("-inf")).softmax(dim=-1)
         weights = fast_dropout(weights, self.attn_dropout_prob, self.training)
         context = (weights @ split(attention.value(inputs))).transpose(1, 2).reshape(queries.shape)
         out = fast_dropout(attention.dense(context), self.hidden_dropout_prob, self.training)
