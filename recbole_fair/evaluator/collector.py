@@ -22,6 +22,7 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import DominantItemError, Popularity
 from recbole_fair.errors import FairError
+from recbole_fair.evaluator.functional.best import best_of_rows
 from recbole_fair.evaluator.group_values import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
 from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, MetricOptions
@@ -161,7 +162,7 @@ class FairCollector(Collector):
             return
         n_rows, n_items = scores_tensor.shape
         kmax = self.options.kmax
-        values, items = torch.topk(scores_tensor, min(max(kmax, self.n_candidates), n_items), dim=-1)
+        values, items = best_of_rows(scores_tensor, min(max(kmax, self.n_candidates), n_items))
         if not bool((values[:, 0] < math.inf).all()):  # NaN is not, and stands first as well
             raise FairError(
                 "The model's scores are not numbers (NaN, or infinite): training has diverged, lower learning_rate."

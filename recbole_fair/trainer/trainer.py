@@ -32,6 +32,7 @@ from recbole_fair.io.timing import Stages as Clock
 from recbole_fair.model.contract import FairModel, contract_of
 from recbole_fair.trainer.checkpoints import CheckpointWriter, model_state
 from recbole_fair.trainer.failures import errors_named
+from recbole_fair.trainer.optimizers import fused
 from recbole_fair.trainer.resumption import (
     check_resumable,
     epochs_that_count,
@@ -111,6 +112,9 @@ class FairTrainerMixin(Stages):
         self._verbose = True
         self._schedule = Schedule.of(config, self)
         self._heartbeat = Heartbeat(config["model"], self.epochs)
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        return fused(super()._build_optimizer(**kwargs))
 
     @property
     def checkpoint_extra(self) -> dict[str, Any]:

@@ -74,3 +74,24 @@ def test_dropout_follows_the_seed():
     torch.manual_seed(3)
     assert torch.equal(first, fast_dropout(x, 0.5, training=True))
     assert not torch.equal(first, fast_dropout(x, 0.5, training=True))
+
+
+def test_logits_beyond_the_safe_bound_give_the_same_loss_and_gradient():
+    torch.manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, dtype=torch.float64, requires_grad=True) for n in (20, 31))
+    target = torch.randint(0, 31, (20,))
+    expected = F.cross_entropy(100.0 * hidden @ weight.T, target)
+    grads = torch.autograd.grad(expected, (hidden, weight))
+    found = chunked_cross_entropy(100.0 * hidden, weight, target, 7)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found, (hidden, weight)), grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropout_draws_depend_on_torchs_seed_alone():
+    x = torch.ones(1000)
+    torch.manual_seed(5)
+    first, second = fast_dropout(x, 0.5, True), fast_dropout(x, 0.5, True)
+    torch.manual_seed(5)
+    assert torch.equal(fast_dropout(x, 0.5, True), first)
+    assert not torch.equal(first, second)

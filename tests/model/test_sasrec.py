@@ -207,3 +207,27 @@ def test_a_sampled_loss_takes_prefixes_and_refuses_windows(small_data):
     config, train, *_ = build(small_data, train_positions="all", **sampled)
     with pytest.raises(FairError, match="train_positions=last"):
         SASRec(config, train._dataset)
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_a_sampled_softmax_learns_and_draws_from_the_training_items(small_data, positions):
+    sampled = {"softmax_negatives": 50, "train_positions": positions}
+    config, train, *_ = build(small_data, **sampled)
+    torch.manual_seed(0)
+    model = SASRec(config, train._dataset)
+    inter = split_interactions(train._dataset)
+    weights = np.bincount(inter.item, minlength=inter.n_items).clip(1) ** 0.5
+    weights[0] = 0
+    odds = model.negative_items.log_probability.exp().numpy()
+    np.testing.assert_allclose(odds, weights / weights.sum(), rtol=1e-5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(6):
+        for batch in train:
+            optimizer.zero_grad()
+            loss = model.calculate_loss(batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert set(model.state_dict()) == set(RecBoleSASRec(config, train._dataset).state_dict())

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from recbole.data.interaction import Interaction
@@ -21,11 +22,16 @@ from torch import Tensor, nn
 from recbole_fair.config.contract import Settings
 from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
 from recbole_fair.data.contract import DataSet
+from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.errors import FairError
+from recbole_fair.model.bases.blocks import Attention, Rows, packed_block
 from recbole_fair.model.bases.dropout import fast_dropout
 from recbole_fair.model.bases.keys import SASREC_KEYS
 from recbole_fair.model.bases.loss import chunked_cross_entropy
+from recbole_fair.model.bases.sampled import NegativeItems, sampled_cross_entropy
 from recbole_fair.model.bases.split import Split
+
+_NEGATIVES_POWER = 0.5
 
 
 def columns_needed(item_seq: Tensor, lengths: Tensor) -> int:
@@ -36,6 +42,24 @@ def columns_needed(item_seq: Tensor, lengths: Tensor) -> int:
     if torch.compiler.is_compiling():
         return item_seq.shape[1]
     return max(int(lengths.max()), 1) if len(lengths) else 1
+
+
+def scored_positions(items: Tensor, span: int) -> Tensor | None:
+    """Positions ``[B, span]`` of the targets of windows ``[B, L]``, the last ones of each; None where all are."""
+    if span == items.shape[1]:
+        return None
+    lengths = (items > 0).sum(dim=1, keepdim=True)
+    return (lengths - span).clamp_min(0) + torch.arange(span, device=items.device)
+
+
+def _blocked(where: Tensor, like: Tensor) -> Tensor:
+    """0, and -inf ``where`` a query must not look."""
+    return torch.zeros(where.shape, dtype=like.dtype).masked_fill_(where, -math.inf)
+
+
+def _numbers(cells: Tensor, size: int) -> Tensor:
+    """``[size]`` with the number of each of these cells at its place."""
+    return torch.zeros(size, dtype=torch.long).index_copy_(0, cells, torch.arange(len(cells)))
 
 
 class SASRec(Split, RecBoleSASRec):
@@ -66,6 +90,12 @@ class SASRec(Split, RecBoleSASRec):
                 "use it with train_positions=last, or loss_type=CE with train_positions=all."
             )
         super().__init__(config, dataset)
+        self._negatives = int(config["softmax_negatives"] or 0)
+        if self._negatives:
+            inter = training_interactions(dataset)
+            counts = torch.from_numpy(np.bincount(inter.item, minlength=inter.n_items))
+            power = config["softmax_negatives_power"]
+            self.negative_items = NegativeItems(counts, _NEGATIVES_POWER if power is None else float(power))
 
     # -- encoder -------------------------------------------------------------------------------------------------
 
@@ -129,18 +159,60 @@ class SASRec(Split, RecBoleSASRec):
             if self.loss_type != "CE":
                 loss: Tensor = super().calculate_loss(interaction)
                 return loss
-            users = self.represent_users(interaction)
-            return chunked_cross_entropy(users, self.item_embedding.weight, interaction[self.POS_ITEM_ID])
+            return self._softmax_loss(self.represent_users(interaction), interaction[self.POS_ITEM_ID])
         items, targets = interaction[WINDOW_ITEMS], interaction[WINDOW_TARGETS]
-        lengths = (items > 0).sum(dim=1, keepdim=True)
-        span = targets.shape[1]
-        positions = None
-        if span < items.shape[1]:
-            offset = torch.arange(span, device=items.device)
-            positions = (lengths - span).clamp_min(0) + offset
-        hidden = self.encode(items, positions)
+        positions = scored_positions(items, targets.shape[1])
         wanted = targets > 0
-        return chunked_cross_entropy(hidden[wanted], self.item_embedding.weight, targets[wanted])
+        if self._trains_packed(items):
+            hidden = self._packed(items, positions, wanted)
+        else:
+            hidden = self.encode(items, positions)[wanted]
+        return self._softmax_loss(hidden, targets[wanted])
+
+    def _softmax_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of ``hidden`` ``[n, d]`` against all items, or against a sample of them."""
+        table = self.item_embedding.weight
+        if not self._negatives:
+            return chunked_cross_entropy(hidden, table, targets)
+        drawn, expected = self.negative_items.draw(self._negatives)
+        # One look-up: its gradient is as large as the table.
+        rows, n = F.embedding(torch.cat([targets, drawn]), table), len(targets)
+        return sampled_cross_entropy(hidden, rows[:n], rows[n:], targets, drawn, expected)
+
+    def _trains_packed(self, items: Tensor) -> bool:
+        """Whether the written-out blocks apply: a CPU's full precision, and the activation that they know."""
+        return items.device.type == "cpu" and self.hidden_act == "gelu" and not torch.is_autocast_enabled("cpu")
+
+    def _packed(self, items: Tensor, positions: Tensor | None, wanted: Tensor) -> Tensor:
+        """``encode(items, positions)[wanted]`` without work on padding; ``[m, d]``.
+
+        Args:
+            items: ``[B, L]``.
+            positions: ``[B, S]``; all of them when None.
+            wanted: bool ``[B, S]``, never at padding.
+        """
+        length, heads = items.shape[1], int(self.n_heads)
+        rows = Rows.where(items > 0)
+        index = torch.arange(length)
+        table = self.position_embedding.weight[:length]
+        places = index.expand_as(items)
+        hidden = F.embedding(rows.of(items), self.item_embedding.weight) + F.embedding(rows.of(places), table)
+        hidden = fast_dropout(self.LayerNorm(hidden), self.hidden_dropout_prob, self.training)
+        dropout = (self.attn_dropout_prob, self.hidden_dropout_prob) if self.training else (0.0, 0.0)
+        causal = _blocked(index.unsqueeze(0) > index.unsqueeze(1), hidden)
+        everywhere = Attention(rows, rows, None, causal, heads, *dropout)
+        scored = everywhere
+        if positions is not None or not torch.equal(wanted, items > 0):
+            positions = places if positions is None else positions
+            cells = torch.arange(len(items)).unsqueeze(1) * length + positions
+            number = torch.arange(items.numel()) if rows.cells is None else _numbers(rows.cells, items.numel())
+            blocked = _blocked(index > positions.unsqueeze(-1), hidden).repeat_interleave(heads, dim=0)
+            scored = Attention(rows, Rows.where(wanted), number[cells[wanted]], blocked, heads, *dropout)
+        layers = self.blocks()
+        for number_of_layer, layer in enumerate(layers):
+            how = scored if number_of_layer == len(layers) - 1 else everywhere
+            hidden = packed_block(layer, hidden, how, self.layer_norm_eps)
+        return hidden
 
     def blocks(self) -> Sequence[nn.Module]:
         """The encoder's layers."""
