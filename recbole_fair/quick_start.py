@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from recbole.utils import EvaluatorType
 
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.layers import find_config_file
+from recbole_fair.config.layers import files_of, find_config_file
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.traits import Traits
 from recbole_fair.data.contract import EvaluationLoader
@@ -113,7 +113,7 @@ def __getattr__(name: str) -> Any:
 def run_recbole_fair(
     model: str | type[Any] | None = None,
     dataset: str | None = None,
-    config_file_list: Sequence[str | Path] | None = None,
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
 ) -> RunDocument:
@@ -122,7 +122,7 @@ def run_recbole_fair(
     Args:
         model: a model's name (ours, then RecBole's) or class.
         dataset: the data set's name.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings; they win over the files.
         saved: whether to write a checkpoint into ``checkpoint_dir``.
 
@@ -137,7 +137,7 @@ def run_recbole_fair(
     """
     stages = Stages()
     config = config_on_base(model, dataset, config_file_list, config_dict)
-    _check_files(config, *map(find_config_file, config_file_list or ()))
+    _check_files(config, *map(find_config_file, files_of(config_file_list)))
     reranker = make_reranker(config)
     begin_log(config)
     log_details(config)
@@ -278,7 +278,7 @@ def evaluate_checkpoint(
 
 def objective_function(
     config_dict: Mapping[str, Any] | None = None,
-    config_file_list: Sequence[str | Path] | None = None,
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     saved: bool = True,
 ) -> dict[str, Any]:
     """Train with these settings for a hyper-parameter search, which has to choose by ``best_valid_score``.

@@ -186,6 +186,8 @@ def check_places(files: Mapping[str, str | Path], inputs: Iterable[str | Path] =
     for name, path in files.items():
         try:
             _check_place(name, Path(path), read, taken)
+        except FairError:
+            raise
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise FairError(f"{name}={path} cannot be written: {reason}.") from error

@@ -16,7 +16,7 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_fair.analysis.systems import Cell, comparisons_table
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.config.layers import find_config_file, parse_value, read_yaml, tidy
+from recbole_fair.config.layers import files_of, find_config_file, parse_value, read_yaml, tidy
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.tables.lists import Lists, read_lists
 from recbole_fair.errors import FairError
@@ -68,7 +68,7 @@ def audit(
     columns: Mapping[str, str | None] | None = None,
     permutations: int = 10_000,
     output: str | Path | None = None,
-    config_file_list: Sequence[str | Path] = (),
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
 ) -> AuditDocument:
     """Measure lists as if a model of ours had made them.
@@ -87,7 +87,7 @@ def audit(
         columns: columns of the files, by role: user, item, time, rank, score.
         permutations: random patterns of signs of the permutation test.
         output: folder of the results; ``results/audit-DATASET`` if None.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: metrics, cutoffs, groups and, with a data set, split and filters.
 
     Returns:
@@ -103,7 +103,7 @@ def audit(
     if sum(given is not None for given in (tables, run, dataset)) != 1:
         raise FairError("Say what to measure on: give --train (and --test), or --data NAME, or --run RESULT.json.")
     settings: dict[str, Any] = {}
-    for file in config_file_list:
+    for file in files_of(config_file_list):
         settings |= tidy(read_yaml(find_config_file(file)))
     for key, value in (config_dict or {}).items():
         settings[key] = parse_value(key, value) if isinstance(value, str) else tidy(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import pickle
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,9 @@ _STARTS: dict[str, Start] = {
 }
 _READING = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError)
 
+# Models of RecBole that import a package in the midst of training only.
+_LATE_IMPORTS = {"KGIN": "torch_scatter", "MCCLK": "torch_scatter", "NCL": "faiss"}
+
 
 def new_model(config: FairConfig, dataset: DataSet, weights: Mapping[str, Tensor] | None = None) -> Any:
     """An untrained model; RecBole's later stages of training take the weights of the stage before.
@@ -65,6 +69,9 @@ def new_model(config: FairConfig, dataset: DataSet, weights: Mapping[str, Tensor
     Raises:
         FairError: if these cannot be read or do not fit, or RecBole's class refuses what the user set of its settings.
     """
+    for package in _late_imports(config.model_class):
+        if importlib.util.find_spec(package) is None:
+            raise FairError(f"model={config['model']!r} needs the package '{package}', which is not installed.")
     start = _STARTS.get(config["model"])
     if start is not None and not start.holds(config):
         start = None
@@ -96,6 +103,11 @@ def new_model(config: FairConfig, dataset: DataSet, weights: Mapping[str, Tensor
     finally:
         for key, value in before.items():
             config[key] = value
+
+
+def _late_imports(model_class: type[Any]) -> list[str]:
+    ancestors = (cls.__name__ for cls in model_class.__mro__ if cls.__module__.startswith("recbole.model."))
+    return [_LATE_IMPORTS[name] for name in ancestors if name in _LATE_IMPORTS]
 
 
 def _check_files(config: FairConfig, start: Start) -> None:

@@ -58,7 +58,7 @@ def compare(
     spread: str = "seeds",
     permutations: int = 10_000,
     output: str | Path | None = None,
-    config_file_list: Sequence[str | Path] = (),
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     lists: Mapping[str, str | Path] | None = None,
     tuning: Tuning | None = None,
@@ -78,7 +78,7 @@ def compare(
         spread: ``seeds``: standard deviation over at least two seeds; ``none``: means alone.
         permutations: random patterns of signs of the permutation test.
         output: the folder of the comparison; ``results/compare-DATASET`` if None.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings for all runs; ``bootstrap``: draws of the intervals, 1000 if not set.
         lists: files of lists that other systems have made, by name, measured on the test part of each seed.
         tuning: searches on validation for the settings of each system, before anything is tested.

@@ -34,7 +34,7 @@ FILE_KEYS = keys_of("file")
 def config_on_base(
     model: str | type[Any] | None,
     dataset: str | None,
-    config_file_list: Sequence[str | Path] | None,
+    config_file_list: str | Path | Sequence[str | Path] | None,
     config_dict: Mapping[str, Any] | None,
 ) -> FairConfig:
     """The configuration of a run; what the checkpoint ``base_model_file`` was trained with holds for it as well.

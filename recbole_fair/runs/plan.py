@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from recbole_fair.analysis.systems import system_name
 from recbole_fair.config.catalogue import RERANKER_PREFIX, check_values, keys_of, own_keys
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.config.layers import find_config_file, parse_value, properties_dir, read_yaml, tidy
+from recbole_fair.config.kinds import shown
+from recbole_fair.config.layers import files_of, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.config.mask import Mask
 from recbole_fair.config.registry import get_model, get_reranker
 from recbole_fair.config.traits import Traits
@@ -136,7 +137,7 @@ def make_plan(
     rerankers: Sequence[str],
     dataset: str | None,
     seeds: int | Sequence[int],
-    config_file_list: Iterable[str | Path] = (),
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Gather settings, check every name and value, and settle the protocol, before anything is trained.
@@ -146,7 +147,7 @@ def make_plan(
         rerankers: names of re-rankers.
         dataset: the data set's name, or None to take it from the settings.
         seeds: how many, counted up from the key ``seed``; or the seeds themselves.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings; they win over the files.
 
     Returns:
@@ -156,7 +157,7 @@ def make_plan(
         FairError: for a name or value that is not known or not allowed.
     """
     settings: dict[str, Any] = {}
-    for name in config_file_list:
+    for name in files_of(config_file_list):
         settings.update(tidy(read_yaml(find_config_file(name))))
     for key, value in (config_dict or {}).items():
         settings[key] = parse_value(key, value) if isinstance(value, str) else tidy(value)
@@ -211,10 +212,17 @@ def _refuse(settings: Mapping[str, Any]) -> None:
     check_values(settings, {})
 
 
-def _names(given: Sequence[str], what: str) -> list[str]:
+def _names(given: str | Sequence[str], what: str) -> list[str]:
+    listed = [given] if isinstance(given, (str, type)) else given
+    for name in listed:
+        if not isinstance(name, str):
+            raise FairError(
+                f"{what} holds {shown(name)}, which is no name: a comparison keeps finished work by name; give a class "
+                "by its import path, as 'module:Class'."
+            )
     words = [
         word.strip()
-        for text in ([given] if isinstance(given, str) else given)
+        for text in listed
         for word in text.removeprefix("=").split(",")
     ]
     names = [word for word in words if word]
@@ -225,6 +233,7 @@ def _names(given: Sequence[str], what: str) -> list[str]:
 
 
 def _seeds(given: int | Sequence[int], first: int) -> list[int]:
+    given = tidy(given)
     if isinstance(given, bool):
         raise FairError(f"seeds={given!r} is not allowed: give a number of seeds, or the seeds as 1,2,3.")
     if isinstance(given, int):

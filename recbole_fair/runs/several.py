@@ -45,7 +45,7 @@ def compare_datasets(
     seeds: int | Sequence[int] = 3,
     reference: str | None = None,
     output: str | Path | None = None,
-    config_file_list: Sequence[str | Path] = (),
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> StudyDocument:
@@ -62,7 +62,7 @@ def compare_datasets(
         seeds: how many, or the seeds themselves.
         reference: system that the others are compared with on each data set, or ``all``.
         output: the folder; ``results/compare-A-B`` if None.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings for all runs.
         options: further arguments of ``compare``, such as ``spread``, ``permutations`` or ``tune``.
 

@@ -67,7 +67,7 @@ def tune(
     warmup: int = 5,
     storage: str | None = None,
     output: str | Path | None = None,
-    config_file_list: Sequence[str | Path] = (),
+    config_file_list: str | Path | Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     checkpoints: str | Path | None = None,
     test: bool = True,
@@ -91,7 +91,7 @@ def tune(
         warmup: epochs before which no training is ended.
         storage: file of Optuna's journal, or url of a database, to be shared; ``OUTPUT/journal.log`` if None.
         output: folder of what is written; ``results/tune-MODEL-DATASET`` if None.
-        config_file_list: yaml files, later ones win.
+        config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings of all trials.
         checkpoints: folder of the models that trials train; ``OUTPUT/checkpoints`` if None.
         test: whether to evaluate what was chosen on test.

@@ -123,8 +123,10 @@ def test_places_that_must_not_be_written_to(tmp_path: Path) -> None:
         data / "below": "cannot be written", tmp_path / ("x" * 300): "cannot be written", Path("a\0b"): "cannot be",
     }  # fmt: skip
     for path, reason in refused.items():
-        with pytest.raises(FairError, match=f"result_file=.*{reason}"):
+        with pytest.raises(FairError, match=f"result_file=.*{reason}") as caught:
             check_places({"result_file": path}, [data, tmp_path / "not there"])
+        assert str(caught.value).count("result_file=") == 1
+        assert not str(caught.value).endswith("..")
     check_places({"a": tmp_path / "new" / "r.json", "b": tmp_path / "new" / "s.json"}, [data])
     for one, other in (("r", "r"), ("r", "./r"), ("r", "new/../r"), ("new/link/r", "r")):
         (tmp_path / "new").mkdir(exist_ok=True)

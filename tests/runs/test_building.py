@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.config.registry import get_model
 from recbole_fair.errors import FairError
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+from recbole_fair.runs.building import new_model
 
 
 def run(model: str, data: Path, **changes: Any) -> dict[str, Any]:
@@ -51,6 +55,18 @@ def test_parts_of_a_fused_model_may_be_gone_when_it_is_evaluated(small_data: Pat
     fused = run("NeuMF", small_data, **parts, **sizes)
     Path("moved.pth").unlink()
     assert evaluate_checkpoint(fused["checkpoint"])["test_result"] == fused["test_result"]
+
+
+@pytest.mark.parametrize(("model", "package"), [("KGIN", "torch_scatter"), ("MCCLK", "torch_scatter"), ("NCL", "faiss")])
+def test_a_package_that_a_model_imports_late_is_missed_before_training(
+    model: str, package: str, small_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+    config = FairConfig("BPR", "small", config_dict={"data_path": str(small_data)})
+    config.model_class, config["model"] = get_model(model), model
+    with pytest.raises(FairError, match=f"model='{model}' needs the package '{package}', which is not installed"):
+        new_model(config, None)  # type: ignore[arg-type]
 
 
 class Trap:

@@ -49,13 +49,25 @@ def test_every_run_logs_into_its_own_file_and_leaves_nothing(small_data: Path, i
 
 @pytest.mark.slow
 @with_fresh_root
-def test_a_thousand_runs_in_one_process(small_data: Path, in_tmp: Path) -> None:
-    run(small_data)
-    threads, handles = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
-    for seed in range(1000):
-        run(small_data, seed=seed, state="WARNING")
-    assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == (threads, handles)
-    assert len(list(Path("log/BPR").glob("*.log"))) == 1001
+def test_a_thousand_runs_in_one_process(small_data: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_verbosity(Verbosity.QUIET)
+    try:
+        run(small_data)
+        streams, threads = (sys.stdout, sys.stderr), threading.active_count()
+        handles = len(list(Path("/proc/self/fd").iterdir()))
+        for seed in range(1, 1000):
+            run(small_data, seed=seed)
+        assert (sys.stdout, sys.stderr) == streams
+        assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == (threads, handles)
+    finally:
+        set_verbosity(Verbosity.NORMAL)
+    texts = [file.read_text(encoding="utf-8") for file in Path("log/BPR").glob("*.log")]
+    assert [text.count("epoch 0 training") for text in texts] == [1] * 1000
+    seeds = [line for text in texts for line in text.splitlines() if line.startswith("seed = ")]
+    assert len(seeds) == 1000
+    assert len(set(seeds)) == 1000
+    with capsys.disabled():
+        print(f"\n{len(texts)} runs, {threads} threads and {handles} handles before and after, a file of its own each")
 
 
 @with_fresh_root
