@@ -9,6 +9,7 @@ import click
 
 from recbole_fair.errors import FairError
 from recbole_fair.io.latest import named_checkpoint
+from recbole_fair.io.text import visible
 
 
 def checkpoint_argument(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -34,5 +35,5 @@ def found_checkpoint(name: str, settings: Mapping[str, Any]) -> str:
     """
     path = str(named_checkpoint(name, settings))
     if path != name:
-        click.echo(f"Checkpoint: {path}", err=True)
+        click.echo(visible(f"Checkpoint: {path}"), err=True)
     return path

@@ -64,7 +64,7 @@ def convert_command(
         for line in report.lines():
             click.echo(visible(line))
     parent = str(request.folder.parent)
-    click.echo(f"Use it: recbole-fair run --model=BPR --dataset={request.name} --data_path={parent}")
+    click.echo(visible(f"Use it: recbole-fair run --model=BPR --dataset={request.name} --data_path={parent}"))
 
 
 _AUDIT_EXAMPLES = """\b
@@ -129,4 +129,4 @@ def audit_command(words_given: tuple[str, ...], permutations: int, output: str |
     for line in shown(document):
         click.echo(visible(line))
     folder = folder_of(output, document.dataset)
-    click.echo(f"Written: audit.json, report.html, values by user and by item in {folder}")
+    click.echo(visible(f"Written: audit.json, report.html, values by user and by item in {folder}"))

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from recbole_fair.io.text import visible
+
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT
 _SIGNALS = ("SIGTERM", "SIGHUP")
 
@@ -57,7 +59,7 @@ def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)  # a second one must not cut the sentence short
         text = advice()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo("Interrupted" + (f": {text}." if text else "."), err=True)
+            click.echo(visible("Interrupted" + (f": {text}." if text else ".")), err=True)
         sys.exit(128 + stop.number if isinstance(stop, Stopped) else EXIT_INTERRUPTED)
     finally:
         for number, handler in before.items():

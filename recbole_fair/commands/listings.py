@@ -14,6 +14,7 @@ from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.overview import EVERY, Entry, first_sentence
 from recbole_fair.config.registry import get_model, get_reranker
 from recbole_fair.errors import FairError
+from recbole_fair.io.text import visible
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _MOST_DEFAULTS = 12
@@ -44,7 +45,7 @@ def _show(word: str | None, what: str, entries: Callable[[], list[Entry]], own: 
     """Print a list, or the line of a class of the user's own."""
     named = word is not None and ":" in word
     for line in lines_of([own(str(word))] if named else entries(), None if named else word, what):
-        click.echo(line)
+        click.echo(visible(line))
 
 
 def _own_model(text: str) -> Entry:
@@ -95,7 +96,7 @@ def metrics_command(word: str | None) -> None:
 def datasets_command(word: str | None, data_path: str) -> None:
     """List data sets: those in a folder, and those that are downloaded by name."""
     for line in lines_of(overview.datasets(data_path), word, "data set"):
-        click.echo(line)
+        click.echo(visible(line))
 
 
 @click.command("keys", context_settings=_HELP)
@@ -104,7 +105,7 @@ def datasets_command(word: str | None, data_path: str) -> None:
 def keys_command(word: str | None, model: str | None) -> None:
     """List keys, or explain one: what it may hold, its default, what depends on it, who reads it."""
     for line in key_lines(word, model):
-        click.echo(line)
+        click.echo(visible(line))
 
 
 def key_lines(word: str | None, model: str | None = None) -> list[str]:

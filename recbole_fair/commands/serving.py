@@ -95,7 +95,7 @@ def export_command(path: str, output: str | None, settings: tuple[str, ...], **o
     path = found_checkpoint(path, config_dict)
     target = output or str(Path(path).with_suffix(".onnx" if options["kind"] == "onnx" else ""))
     found = export_checkpoint(path, target, config_dict=config_dict, **options)
-    click.echo(f"Written: {found['output']}; {found['checked']} lists compared, {found['differ']} differ.")
+    click.echo(visible(f"Written: {found['output']}; {found['checked']} lists compared, {found['differ']} differ."))
 
 
 @click.command("save", context_settings=_SETTINGS, epilog=_SAVE_EXAMPLES)
@@ -116,4 +116,4 @@ def save_command(path: str, output: str, settings: tuple[str, ...]) -> None:
     for key, value in found["report"].items():
         if not isinstance(value, list | dict):
             click.echo(visible(f"{key}: {value}"))
-    click.echo(f"Written: {found['checkpoint']}")
+    click.echo(visible(f"Written: {found['checkpoint']}"))

@@ -220,11 +220,7 @@ def _names(given: str | Sequence[str], what: str) -> list[str]:
                 f"{what} holds {shown(name)}, which is no name: a comparison keeps finished work by name; give a class "
                 "by its import path, as 'module:Class'."
             )
-    words = [
-        word.strip()
-        for text in listed
-        for word in text.removeprefix("=").split(",")
-    ]
+    words = [word.strip() for text in listed for word in text.removeprefix("=").split(",")]
     names = [word for word in words if word]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -243,7 +239,7 @@ def _seeds(given: int | Sequence[int], first: int) -> list[int]:
                 "comma for the one seed of that number."
             )
         return list(range(first, first + given))
-    seeds = list(given)
+    seeds = list(given) if isinstance(given, (list, tuple)) else []
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
         raise FairError(f"seeds={given!r} is not allowed: seeds are whole numbers from 0.")
     if len(set(seeds)) < len(seeds):

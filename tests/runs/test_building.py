@@ -57,7 +57,10 @@ def test_parts_of_a_fused_model_may_be_gone_when_it_is_evaluated(small_data: Pat
     assert evaluate_checkpoint(fused["checkpoint"])["test_result"] == fused["test_result"]
 
 
-@pytest.mark.parametrize(("model", "package"), [("KGIN", "torch_scatter"), ("MCCLK", "torch_scatter"), ("NCL", "faiss")])
+LATE = [("KGIN", "torch_scatter"), ("MCCLK", "torch_scatter"), ("NCL", "faiss")]
+
+
+@pytest.mark.parametrize(("model", "package"), LATE)
 def test_a_package_that_a_model_imports_late_is_missed_before_training(
     model: str, package: str, small_data: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from recbole_fair import quick_start
 from recbole_fair.cli import main
 from recbole_fair.quick_start import run_recbole_fair
+from recbole_fair.runs.outputs import data_stamps
 
 QUICK = {
     "epochs": 1, "embedding_size": 4, "topk": [3], "metrics": ["NDCG", "GiniIndex"], "valid_metric": "NDCG@3",
@@ -80,3 +81,14 @@ def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: 
     assert note.startswith(f"{share:.0%} of the items")
     hidden = run_recbole_fair("SASRec", "small", config_dict={**settings, "mask_seen": "all"})
     assert not any("recs.csv" in note for note in hidden["notes"])
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "m$x^^y$", "a?b"])
+def test_changed_data_are_noticed_whatever_their_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.inter").write_text("user_id:token\n")
+    (tmp_path / "a1.inter").write_text("another\n")
+    config: Any = {"data_path": str(tmp_path), "dataset": name}
+    before = data_stamps(config)
+    assert [stamp[0] for stamp in before] == [f"{name}.inter"]
+    (tmp_path / f"{name}.inter").write_text("user_id:token\nu1\n")
+    assert data_stamps(config) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,41 @@ def test_odd_settings_and_entries_are_one_sentence(content: dict[str, Any]) -> N
         refused += sentence is not None
         assert "\n" not in (sentence or "")
     assert refused > tried / 4
+
+
+def sentence_of(function: Callable[..., Any], *given: Any, **named: Any) -> str | None:
+    """The sentence of what was refused, or None where it went through; any other exception is a failure of the test."""
+    said = None
+    try:
+        function(*given, **named)
+    except FairError as error:
+        said = str(error)
+    assert "\n" not in (said or "")
+    return said
+
+
+@pytest.mark.slow
+def test_every_entry_and_setting_as_something_else(
+    content: dict[str, Any], small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = [{**content, name: value} for name in content for value in ODD]
+    odd += [{key: value for key, value in content.items() if key != name} for name in content]
+    for part in ("config", "user_settings"):
+        odd += [{**content, part: {**content[part], name: value}} for name in content[part] for value in ODD]
+    told = [sentence_of(evaluate_checkpoint, save_checkpoint("odd.pth", entries)) for entries in odd]
+    settings = {"data_path": str(small_data), "epochs": 2, "embedding_size": 4, "show_progress": False}
+    settings |= {"metrics": ["NDCG"], "topk": [5], "valid_metric": "NDCG@5", "state": "ERROR"}
+    training = content["training"]
+    halves = [{**content, "training": {**training, name: value}} for name in training for value in ODD]
+    halves += [{**content, "training": {k: v for k, v in training.items() if k != name}} for name in training]
+    halves += [{**content, "training": value} for value in ODD]
+    resumed = []
+    for entries in halves:
+        given = {**settings, "resume": save_checkpoint("odd.pth", entries)}
+        resumed.append(sentence_of(run_recbole_fair, "BPR", "small", config_dict=given))
+    with capsys.disabled():
+        for name, found in (("evaluated", told), ("resumed", resumed)):
+            print(f"\n{len(found)} crafted checkpoints {name}: {len(found) - found.count(None)} refused in a sentence")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
