@@ -76,7 +76,7 @@ def test_lists_are_searched_and_slips_hinted_at(capsys: pytest.CaptureFixture[st
     assert {line.split()[0] for line in out.splitlines()} >= {"BPR", "ILEBPR", "IPSBPR"}
     code, out, _ = outcome(["rerankers", "popularity"], capsys)
     assert "IPR" in out
-    code, out, _ = outcome(["keys", "steer"], capsys)
+    code, out, _ = outcome(["keys", "steer_"], capsys)
     assert "steer_sigma" in out
     code, out, err = outcome(["metrics", "NDCGG"], capsys)
     assert code == 2
