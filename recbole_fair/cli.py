@@ -28,6 +28,7 @@ from recbole_fair.commands.serving import export_command, import_command, recomm
 from recbole_fair.commands.settings import read_settings
 from recbole_fair.commands.talking import arranged, verbosity_options
 from recbole_fair.commands.tuning import tune_command
+from recbole_fair.commands.verification import verify_command
 from recbole_fair.errors import FairError
 from recbole_fair.io.text import visible
 from recbole_fair.io.verbosity import Verbosity, set_verbosity
@@ -433,7 +434,7 @@ def _report_failures(failed: Mapping[str, str] | None) -> None:
 
 
 _SERVING = (import_command, recommend_command, export_command, save_command)
-for _command in (audit_command, convert_command, tune_command, *_SERVING, *LISTINGS):
+for _command in (audit_command, convert_command, tune_command, verify_command, *_SERVING, *LISTINGS):
     cli.add_command(_command)
 
 

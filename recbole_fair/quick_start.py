@@ -68,6 +68,7 @@ __all__ = [
     "save_served",
     "sweep_checkpoint",
     "tune",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.several import compare_datasets, frontier_datasets
     from recbole_fair.runs.sweep import sweep_checkpoint
     from recbole_fair.runs.tune import tune
+    from recbole_fair.runs.verify import verify
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ _STUDIES = {
     "frontier_datasets": "recbole_fair.runs.several",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
     "tune": "recbole_fair.runs.tune",
+    "verify": "recbole_fair.runs.verify",
 }
 
 

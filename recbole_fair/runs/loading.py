@@ -109,18 +109,21 @@ def show_concept(config: FairConfig) -> None:
     config["metrics"] = [*config["metrics"], *(n for n in ("ConceptShare", "ConceptGap") if n.lower() not in names)]
 
 
-def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, Any, Any, Any]:
+def load_model(
+    config: FairConfig, content: Mapping[str, Any], model_file: str | Path, split_seed: int | None = None
+) -> tuple[Any, Any, Any, Any]:
     """The model of a checkpoint's content, in evaluation mode, with its three loaders.
 
     Args:
         config: from :func:`config_of`.
         content: what :func:`~recbole_fair.io.checkpoint.load_checkpoint` returns.
         model_file: its path, for messages.
+        split_seed: the one that :func:`new_trainer` was given.
 
     Raises:
         FairError: if the data or the settings are not those of the checkpoint.
     """
-    init_seed(config["seed"], config["reproducibility"])
+    init_seed(config["seed"] if split_seed is None else split_seed, config["reproducibility"])
     loaders = load_data(config)
     found = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
     if content["fingerprint"] is not None and found != content["fingerprint"]:
@@ -134,9 +137,11 @@ def load_model(config: FairConfig, content: Mapping[str, Any], model_file: str |
     return net, *loaders
 
 
-def load_trainer(config: FairConfig, content: Mapping[str, Any], model_file: str | Path) -> tuple[Any, list[Any]]:
+def load_trainer(
+    config: FairConfig, content: Mapping[str, Any], model_file: str | Path, split_seed: int | None = None
+) -> tuple[Any, list[Any]]:
     """The trainer of a checkpoint's model, which can evaluate it, and the three loaders; see :func:`load_model`."""
-    net, *loaders = load_model(config, content, model_file)
+    net, *loaders = load_model(config, content, model_file, split_seed)
     trainer = _trainer_of(config, net)
     trainer.bind(*loaders)
     return trainer, loaders

@@ -203,8 +203,8 @@ def test_bad_files_are_sentences(tmp_path: Path) -> None:
 
 
 def settings_files() -> list[Path]:
-    """The yaml files of settings: all but those of searches."""
-    spaces = {"tune", "frontier.yaml"}
+    """The yaml files of settings: all but those of searches and results."""
+    spaces = {"tune", "frontier.yaml", "results"}
     return sorted(file for file in properties_dir().rglob("*.yaml") if not spaces & {file.parent.name, file.name})
 
 
