@@ -92,7 +92,7 @@ def cases(made: oracle.Made) -> list[tuple[str, Any, Callable[[oracle.Made], Any
         ("CP", CP(0.5, "minmax"), lambda m: oracle.cp(m, K, 0.5), True),
         ("PCT, tail", pct, pct_loop, True),
         ("PCT, three segments", PCT("equal", 0.5, "segments", "auto"), pct_loop, False),
-        ("DUOR", DUOR(0.2, "items", None), lambda m: oracle.duor(m, K, popular), True),
+        ("DUOR", DUOR(0.2, "items", None, "soft"), lambda m: oracle.duor(m, K, popular), True),
         ("PMMF, group", PMMF(0.05, "group", "minmax", False, 0), pmmf_loop, False),
         ("PMMF, item", PMMF(0.05, "item", "minmax", False, 0), pmmf_loop, False),
         ("Calibration", Calibration(0.1, "sigmoid", 0.01), lambda m: oracle.calibration(m, K, 0.1, 0.01), True),

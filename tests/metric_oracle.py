@@ -230,7 +230,16 @@ def taste_labels(case: Case, labels: list[str]) -> dict[int, str]:
     return {u: "niche" if r < low else "diverse" if r < high else "blockbuster" for r, u in enumerate(ranked)}
 
 
-def all_metrics(case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_groups: bool = False) -> dict[str, float]:
+def taste_fifths(case: Case, labels: list[str]) -> dict[int, str]:
+    known = [u for u in case.users if case.history(u)]
+    ranked = sorted(known, key=lambda u: shares(case.history(u), labels)[0])
+    cuts = [math.floor(part * len(known) / 5 + 0.5) for part in range(1, 5)]
+    return {u: str(sum(r >= cut for cut in cuts)) for r, u in enumerate(ranked)}
+
+
+def all_metrics(
+    case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_groups: bool = False, upd_fifths: bool = False
+) -> dict[str, float]:
     counts = case.counts()
     labels = segments(counts)
     found: dict[str, float] = {}
@@ -245,6 +254,9 @@ def all_metrics(case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_group
             found[f"ndcg{label}@{k}"] = mean_of_users(
                 [ndcg(ranked, {i for i in positives if labels[i] == label}, k) for _, ranked, positives in rows]
             )
+            only = [[i if labels[i] == label else 0 for i in ranked] for _, ranked, _ in rows]  # others are no hits
+            parts = [ndcg(listed, positives, k) for listed, (_, _, positives) in zip(only, rows, strict=True)]
+            found[f"ndcgfrom{label}@{k}"] = mean(parts)
         shown, exposure = list_counts(case, k), list_exposure(case, k)
         for count in coverage_counts:
             suffix = "" if count == 1 else f"_min{count}"
@@ -260,7 +272,7 @@ def all_metrics(case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_group
         found[f"tailpercentage@{k}"] = mean([float(labels[i] == "tail") for i in places])
         lift, log_difference, upd, error, genre = [], [], [], [], []
         taste: dict[str, list[float]] = {}
-        groups = taste_labels(case, labels)
+        groups = taste_fifths(case, labels) if upd_fifths else taste_labels(case, labels)
         for user, ranked, _ in rows:
             history = case.history(user)
             if not history:
@@ -276,7 +288,7 @@ def all_metrics(case: Case, coverage_counts: tuple[int, ...] = (1, 2), upd_group
             genre.append(ckl(ranked[:k], history, case.genres))
         found[f"popularitylift@{k}"] = mean(lift)
         found[f"logpopularitydifference@{k}"] = mean(log_difference)
-        found[f"upd@{k}"] = mean([mean(v) for v in taste.values()]) if upd_groups else mean(upd)
+        found[f"upd@{k}"] = mean([mean(v) for v in taste.values()]) if upd_groups or upd_fifths else mean(upd)
         found[f"pce@{k}"] = mean(error)
         found[f"pcesum@{k}"] = 11 * mean(error)
         found[f"ckl@{k}"] = mean_of_users(genre)

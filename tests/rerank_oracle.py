@@ -196,6 +196,23 @@ def duor(made: Made, k: int, popular: set[int], last: int | None = None) -> list
     return out
 
 
+def duor_hard(made: Made, k: int, popular: set[int], last: int | None = None) -> list[list[int]]:
+    """The class that is missing goes next while it lasts; the finished list is sorted by score."""
+    out = []
+    everyone = [past[-last:] if last else past for past in made.histories]
+    for items, scores, past in zip(made.items, made.scores, everyone, strict=True):
+        wanted = shares(past, lambda i: int(i in popular), 2, everyone)[1]
+        left = sorted(zip(items, scores, strict=True), key=lambda pair: -pair[1])
+        chosen: list[tuple[int, float]] = []
+        while left and len(chosen) < k:
+            delta = sum(item in popular for item, _ in chosen) / len(chosen) - wanted if chosen else 0.0
+            fitting = [pair for pair in left if delta and (pair[0] in popular) == (delta < 0)] or left
+            chosen.append(fitting[0])
+            left.remove(fitting[0])
+        out.append([item for item, _ in sorted(chosen, key=lambda pair: -pair[1])])
+    return out
+
+
 def pmmf(
     made: Made, k: int, lam: float, weights: list[list[float]], score: str, hard: bool, order: list[int]
 ) -> list[list[int]]:

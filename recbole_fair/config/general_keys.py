@@ -90,8 +90,8 @@ KEYS: dict[str, Key] = {
     ),
     "upd_over": Key(
         "str",
-        choices=("users", "groups"),
-        what="what UPD is averaged over: users or three taste groups",
+        choices=("users", "groups", "fifths"),
+        what="what UPD is averaged over: users, three taste groups or five equal ones",
         scope="evaluation",
     ),
     "upd_smoothing": Key("float", low=0, what="added to the shares that UPD compares", scope="evaluation"),
@@ -117,6 +117,7 @@ KEYS: dict[str, Key] = {
         scope="evaluation",
         imports=True,
     ),
+    "epoch_groups": Key("bool", what="log the metrics of group_metrics after each validation", scope="machine"),
     "bootstrap": Key(
         "int",
         low=0,

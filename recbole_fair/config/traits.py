@@ -40,6 +40,7 @@ class Traits:
         dossier: a dossier of :mod:`recbole_fair.runs.dossiers`, or ``"module:Class"``; None where there is nothing to
             explain.
         writes_neurons: whether there is a table of neurons to write.
+        scores_are_logits: whether the sigmoid of a score is a probability.
     """
 
     input_type: InputType | None = None
@@ -55,6 +56,7 @@ class Traits:
     trainer_name: str | None = None
     dossier: str | None = None
     writes_neurons: bool = False
+    scores_are_logits: bool = False
 
     @classmethod
     def of(cls, model_class: type[Any]) -> Traits:

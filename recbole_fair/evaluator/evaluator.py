@@ -83,16 +83,34 @@ class FairEvaluator(Evaluator):
             return result
         inputs, options = inputs_of(dataobject, self.options), self.options
         result.curves = curves_of(inputs)
+        tables = self._add_groups(result, inputs)
+        if options.bootstrap:
+            self._add_intervals(result, inputs, tables)
+        return result
+
+    def grouped(self, dataobject: DataStruct) -> EvaluationResult:
+        """Compute metrics, overall and by group of users, without curves and intervals, as after an epoch.
+
+        Args:
+            dataobject: What :meth:`FairCollector.get_data_struct` returned.
+        """
+        result = self._metrics(dataobject)
+        if "rec.items" in dataobject:
+            self._add_groups(result, inputs_of(dataobject, self.options))
+        return result
+
+    def _add_groups(
+        self, result: EvaluationResult, inputs: EvalInputs
+    ) -> dict[str, tuple[UserGroups, dict[str, PerUser]]]:
+        """Write the values by group into a result; give the groups and the values by user that they come from."""
         tables: dict[str, tuple[UserGroups, dict[str, PerUser]]] = {}
-        for grouping in options.group_metrics:
+        for grouping in self.options.group_metrics:
             specs = [metric_of(name, f"group_metrics.{grouping.name}") for name in grouping.metrics]
             values = {spec.key: self._by_user.get(spec.key) or _per_user(spec, inputs) for spec in specs}
             groups = user_groups(grouping, inputs, inputs.known_facts)
             tables[grouping.name] = groups, values
             result.groups[grouping.name] = grouped_values(groups, values, inputs)
-        if options.bootstrap:
-            self._add_intervals(result, inputs, tables)
-        return result
+        return tables
 
     def _add_intervals(
         self, result: EvaluationResult, inputs: EvalInputs, tables: dict[str, tuple[UserGroups, dict[str, PerUser]]]

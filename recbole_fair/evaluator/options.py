@@ -45,7 +45,8 @@ class MetricOptions:
         tail_ratio: RecBole's key: if set, TailPercentage takes this share of the catalogue (or, above 1, the items with
             at most this many interactions) as tail.
         upd_base: Base of UPD's logarithm.
-        upd_over: ``users``: mean over users; ``groups``: mean over the three taste groups.
+        upd_over: ``users``: mean over users; ``groups``: mean over the three taste groups; ``fifths``: over five equal
+            groups by the share of head items.
         upd_smoothing: Added to the shares that UPD compares.
         pce_levels: Quantile levels of PCE and of the calibration curve.
         group_field: Item column that holds the item groups, or None.

@@ -120,6 +120,11 @@ def _ndcg_of_segment(segment: int, x: EvalInputs) -> PerUser:
     return PerUser(f.ndcg(hits, n_positives, x.topk))
 
 
+def _ndcg_from_segment(segment: int, x: EvalInputs) -> PerUser:
+    """The part of NDCG that hits of one segment bring; the parts of the three segments add up to it."""
+    return PerUser(f.ndcg(x.hits & (x.segments[x.items] == segment), x.n_positives, x.topk))
+
+
 def _mean_over_places(values: Callable[[EvalInputs], Tensor]) -> Callable[[EvalInputs], PerUser]:
     """Mean over all places of all lists: each list weighs as much as it has items."""
     return lambda x: PerUser(f.list_means(values(x), x.items, x.topk), weights=x.lengths.double())
@@ -149,7 +154,8 @@ def _upd(x: EvalInputs) -> PerUser:
         return PerUser(values)
     from recbole_fair.data.facts.groups import taste_groups
 
-    return PerUser(values, strata=taste_groups(x.head_share))
+    bounds = (0.2, 0.8) if options.upd_over == "groups" else (0.2, 0.4, 0.6, 0.8)
+    return PerUser(values, strata=taste_groups(x.head_share, bounds))
 
 
 def _pce(normalised: bool, x: EvalInputs) -> PerUser:
@@ -203,6 +209,18 @@ def _segment_ndcg(name: str, formula: str, segment: int) -> MetricSpec:
     )
 
 
+def _ndcg_part(name: str, segment: int) -> MetricSpec:
+    return MetricSpec(
+        f"NDCGFrom{name}",
+        f"the part of NDCG@k that hits of {name.lower()} items bring, mean over all users",
+        f"NDCGFromHead + NDCGFromMid + NDCGFromTail = NDCG. {_SEGMENT_NOTE}",
+        0,
+        1,
+        needs=frozenset({SEGMENTS, HELD_OUT}),
+        per_user=partial(_ndcg_from_segment, segment),
+    )
+
+
 _RANKING = (
     ("Recall", "hits in the first k / held-out items", f.recall),
     ("MRR", "1 / rank of the first hit in the first k, else 0", f.mrr),
@@ -232,6 +250,7 @@ SPECS: tuple[MetricSpec, ...] = (
     _segment_ndcg(
         "NDCGTail", "NDCG@k with the tail held-out items alone as relevant, mean over users who have one", TAIL
     ),
+    *(_ndcg_part(name, segment) for name, segment in (("Head", HEAD), ("Mid", MID), ("Tail", TAIL))),
     MetricSpec(
         "ItemCoverage",
         "share of catalogue items in at least coverage_min_count lists",
@@ -341,7 +360,8 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "UPD",
         "Jensen-Shannon divergence between head/mid/tail shares of history and list, mean over users",
-        f"Base 2 (upd_base), 0 log 0 = 0; upd_over: groups averages over niche, diverse and blockbuster users. "
+        f"Base 2 (upd_base), 0 log 0 = 0; upd_over: groups averages over niche, diverse and blockbuster users, "
+        f"fifths over five equal groups by their share of head items. "
         f"{_HISTORY_NOTE} {_SEGMENT_NOTE}",
         0,
         "log_base 2",

@@ -80,7 +80,7 @@ def filled(page: str, tables: Mapping[str, Table]) -> str:
         name = place[1]
         if name not in tables:
             raise FairError(f"The catalogue of results holds no table {name!r}.")
-        return f"<!-- results {name} -->\n{markdown(tables[name])}\n<!-- end of {name} -->"
+        return f"<!-- results {name} -->\n\n{markdown(tables[name])}\n\n<!-- end of {name} -->"
 
     opened, places = _OPENED.findall(page), [place[1] for place in _PLACE.finditer(page)]
     if sorted(opened) != sorted(places * 2):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_fair.config.contract import Settings
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import Key
+from recbole_fair.config.traits import Traits
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 
 _CELLS = 1_000_000  # user-candidate-group triples worked on at a time: what stays in a processor's cache
@@ -28,14 +32,16 @@ class Calibration(ReRanker):
 
     Attributes:
         lambda_: Strength in [0, 1] (DecRS: .01 to .5).
-        score: ``sigmoid``, ``minmax`` (over the user's candidates) or ``raw``.
+        score: ``sigmoid``, ``minmax`` (over the user's candidates) or ``raw``; ``auto`` in settings: probabilities
+            where the model gives them (DecRS: the sigmoid of its logits; RecBole's context models: as they are), else
+            ``minmax``, since a sigmoid is nearly 1 for all of the best logits of other models.
         smoothing: Weight of the history in the smoothed list distribution, in (0, 1].
     """
 
     builds_in_order = True
     limits: ClassVar[dict[str, Key]] = {
         "lambda_": Key("float", low=0, high=1),
-        "score": Key("str", choices=("sigmoid", "minmax", "raw")),
+        "score": Key("str", choices=("auto", "sigmoid", "minmax", "raw")),
         "smoothing": Key("float", low=0, high=1, open_low=True),
     }
     needs = ("item_groups",)
@@ -43,6 +49,16 @@ class Calibration(ReRanker):
     lambda_: float
     score: str
     smoothing: float
+
+    @classmethod
+    def from_config(cls, config: Settings) -> ReRanker:
+        """Make one from the configuration's ``reranker_*`` keys; ``auto`` becomes the scale of the model's scores."""
+        made = super().from_config(config)
+        if not isinstance(made, Calibration) or made.score != "auto":
+            return made
+        if isinstance(config, FairConfig) and Traits.of(config.model_class).scores_are_logits:
+            return replace(made, score="sigmoid")
+        return replace(made, score="raw" if config["MODEL_TYPE"] == ModelType.CONTEXT else "minmax")
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Build the lists item by item, for a block of users at a time."""

@@ -110,7 +110,7 @@ def _value(result: EvaluationResult, name: str, row: str) -> float:
     elif grouping in (result.groups or {}):
         frame = result.groups[grouping].by_group
         if group in frame.index and metric in frame.columns:
-            return float(frame.loc[group, metric])
+            return float(frame[metric].to_dict()[group])
     raise FairError(f"{row}: its settings do not give the metric {name}.")
 
 

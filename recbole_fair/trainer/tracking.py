@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import recbole.trainer.trainer as recbole_trainer
 from torch.utils.tensorboard import SummaryWriter
 
+from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.io.text import visible
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,26 @@ class LazyWriter:
                 self._failed = True
                 logger.warning("Nothing is written for TensorBoard: %s.", error)
         return self._writer
+
+
+def report_groups(groups: Mapping[str, GroupResult], epoch: int, writer: LazyWriter | None) -> None:
+    """Log metrics by user group after a validation, and draw them.
+
+    Args:
+        groups: by name of the grouping; nothing is logged without any.
+        epoch: the epoch.
+        writer: gets ``Valid_by_group/GROUPING/GROUP/METRIC``; None: nothing is said at all.
+    """
+    if writer is None:
+        return
+    for name, result in groups.items():
+        for metric in result.metrics:
+            values = result.by_group[metric].to_dict()
+            logger.info(
+                "epoch %d: %s by %s: %s", epoch, metric, name, ", ".join(f"{g} {v:.4f}" for g, v in values.items())
+            )
+            for group, value in values.items():
+                writer.add_scalar(f"Valid_by_group/{name}/{group}/{metric}", value, epoch)
 
 
 @contextmanager

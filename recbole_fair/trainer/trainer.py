@@ -25,6 +25,7 @@ from recbole_fair.data.facts.stored import stored_data
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
+from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.io.atomic import free_name
 from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import check_finite, load_checkpoint, random_states, restore_random_states
@@ -46,7 +47,7 @@ from recbole_fair.trainer.resumption import (
 from recbole_fair.trainer.schedule import Schedule
 from recbole_fair.trainer.scorer import ScoredBatch, Scorer
 from recbole_fair.trainer.stages import Stages
-from recbole_fair.trainer.tracking import lazy_tensorboard
+from recbole_fair.trainer.tracking import lazy_tensorboard, report_groups
 from recbole_fair.trainer.watching import Heartbeat, vanishing_bars
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class FairTrainerMixin(Stages):
         self._test_data: EvaluationLoader | None = None
         self._fingerprint: str | None = None
         self._validated = False
+        self._validated_groups: Mapping[str, GroupResult] = {}
         self._saves = True
         self._verbose = True
         self._schedule = Schedule.of(config, self)
@@ -222,6 +224,7 @@ class FairTrainerMixin(Stages):
         self._heartbeat = Heartbeat(self.config["model"], epochs)
 
         def after_validation(epoch: int, score: float) -> None:
+            report_groups(self._validated_groups, epoch, self.tensorboard if self._verbose else None)
             if self.cur_step == 0:
                 self.checkpoints.keep_best()
             if saved:
@@ -384,8 +387,13 @@ class FairTrainerMixin(Stages):
             return None
         if load_best_model:
             self.load_best(model_file)
-        metrics: OrderedDict[str, float] = self.evaluator.evaluate(self.collect(eval_data, show_progress))
-        return metrics
+        struct = self.collect(eval_data, show_progress)
+        if load_best_model or not self.config["epoch_groups"]:
+            metrics: OrderedDict[str, float] = self.evaluator.evaluate(struct)
+            return metrics
+        result = self.evaluator.grouped(struct)
+        self._validated_groups = result.groups
+        return OrderedDict(result.metrics)
 
     def evaluate_lists(self, eval_data: EvaluationLoader, show_progress: bool = False) -> EvaluationResult:
         """Metrics, lists, per-user values, groups and intervals of the model as it is now, on one split."""

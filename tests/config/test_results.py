@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.layers import find_config_file
+from recbole_fair.config.registry import recbole_folder
 from recbole_fair.config.results import rows, rows_named, tables
 from recbole_fair.errors import FairError
 
@@ -111,3 +114,24 @@ def test_rows_of_the_package_name_what_there_is() -> None:
         if not row.script and what not in configs:
             configs.add(what)
             FairConfig(row.model, row.dataset, row.presets, {**row.settings, "data_path": "data"})
+
+
+def test_data_sets_of_the_papers_are_recboles_and_have_presets() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "papers.md").read_text(encoding="utf-8")
+    names: set[str] = set()
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 5 and cells[4] in ("measured", "not tried"):
+            names |= set(re.findall(r"`([a-z0-9-]+)`", cells[2]))
+    folder = recbole_folder()
+    assert folder is not None
+    known = yaml.safe_load((folder / "properties" / "dataset" / "url.yaml").read_text())
+    assert len(names) >= 10
+    assert names <= set(known)
+    for name in names | {"foursquare-tky-merged", "foursquare-tky-not-merged"}:
+        assert find_config_file(f"dataset/{name}.yaml").is_file()
+        assert name in known
+        config = FairConfig("BPR", name, config_dict={"data_path": "data"})
+        assert config["ITEM_ID_FIELD"] in config["load_col"]["inter"]
+    for preset in set(re.findall(r"`(paper/[a-z0-9-]+\.yaml)`", page)):
+        find_config_file(preset)

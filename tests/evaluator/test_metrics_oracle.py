@@ -34,6 +34,27 @@ def test_upd_over_groups_is_the_mean_of_three_means(monkeypatch: pytest.MonkeyPa
         assert_same(dict(found), {name: v for name, v in wanted.items() if name.startswith("upd@")})
 
 
+def test_upd_over_fifths_is_the_mean_of_five_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(5):
+        case = random_case(seed)
+        found = evaluate(case, monkeypatch, metrics=["UPD"], upd_over="fifths").metrics
+        wanted = all_metrics(case, upd_fifths=True)
+        assert_same(dict(found), {name: v for name, v in wanted.items() if name.startswith("upd@")})
+        assert dict(found) != dict(evaluate(case, monkeypatch, metrics=["UPD"], upd_over="groups").metrics)
+
+
+def test_parts_of_ndcg_add_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = 0
+    for seed in range(5):
+        case = random_case(seed)
+        found = evaluate(case, monkeypatch).metrics
+        for k in case.topk:
+            parts = [found[f"ndcgfrom{segment}@{k}"] for segment in ("head", "mid", "tail")]
+            assert sum(parts) == pytest.approx(found[f"ndcg@{k}"], rel=1e-12, abs=1e-15)
+            several += sum(part > 0 for part in parts) > 1
+    assert several  # else nothing would be added
+
+
 def test_invariance_to_the_order_of_users_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case(3)
     wanted = evaluate(case, monkeypatch).metrics

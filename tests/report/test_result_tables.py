@@ -57,7 +57,7 @@ def test_places_are_filled_and_odd_ones_named(tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text(CATALOGUE)
     known = tables(tmp_path)
     page = "before\n<!-- results shown -->\nold\n<!-- end of shown -->\nafter\n"
-    assert filled(page, known) == page.replace("old", markdown(known["shown"]))
+    assert filled(page, known) == page.replace("old", f"\n{markdown(known['shown'])}\n")
     assert filled(filled(page, known), known) == filled(page, known)
     with pytest.raises(FairError, match="holds no table 'absent'"):
         filled(page.replace("shown", "absent"), known)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rerank_oracle import Made, lists_of, make
 
+from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.facts.popularity import HEAD, TAIL, select_head_tail
 from recbole_fair.errors import FairError
 from recbole_fair.rerank import Candidates, ReRanker
@@ -29,6 +30,7 @@ from recbole_fair.rerank.pp import PP
 from recbole_fair.rerank.pufr import PUFR
 from recbole_fair.rerank.random_items import Random
 from recbole_fair.rerank.random_neighbors import RandomNeighbors
+from recbole_fair.rerank.settings import make_reranker
 
 K = 10
 MADE = make()
@@ -54,7 +56,7 @@ STRONG: dict[str, ReRanker] = {
     "FAstarIR": FAstarIR(0.8, 0.1, "exact"),
     "PMMF": PMMF(0.3, "item", "minmax", True, 1),
     "PCT": PCT("equal", 0.5, "segments", "auto"),
-    "DUOR": DUOR(0.2, "items", None),
+    "DUOR": DUOR(0.2, "items", None, "soft"),
     "CP": CP(0.9, "minmax"),
     "Calibration": Calibration(0.9, "sigmoid", 0.01),
     "Diversity": Diversity(0.5, 3),
@@ -233,7 +235,10 @@ def test_cp_at_1_matches_the_history_as_well_as_ten_items_can() -> None:
 @pytest.mark.parametrize("last", [None, 4])
 def test_duor(share: float, by: str, last: int | None) -> None:
     popular = set(select_head_tail(MADE.facts.popularity.counts, share, 1 - share, by)[0].tolist())
-    assert run(DUOR(share, by, last)) == oracle.duor(MADE, K, popular, last)
+    assert run(DUOR(share, by, last, "soft")) == oracle.duor(MADE, K, popular, last)
+    forced = run(DUOR(share, by, last, "hard"))
+    assert forced == oracle.duor_hard(MADE, K, popular, last)
+    assert forced != run(DUOR(share, by, last, "soft"))
 
 
 def provider_weights(provider: str) -> list[list[float]]:
@@ -284,6 +289,19 @@ def test_pmmf_raises_the_exposure_of_the_worst_off() -> None:
 @pytest.mark.parametrize("lam", [0.05, 0.3, 0.9])
 def test_calibration(lam: float) -> None:
     assert run(Calibration(lam, "sigmoid", 0.01)) == oracle.calibration(MADE, K, lam, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "scale"), [("BPR", "minmax"), ("SASRec", "minmax"), ("FM", "raw"), ("DecFM", "sigmoid")]
+)
+def test_calibration_takes_probabilities_where_scores_are_some(model: str, scale: str) -> None:
+    settings = {"reranker": "Calibration", "group_field": "class", "data_path": "data"}
+    made = make_reranker(FairConfig(model, "ml-100k", config_dict=settings))
+    assert isinstance(made, Calibration)
+    assert made.score == scale
+    given = make_reranker(FairConfig(model, "ml-100k", config_dict={**settings, "reranker_score": "raw"}))
+    assert isinstance(given, Calibration)
+    assert given.score == "raw"
 
 
 def test_calibration_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,25 +261,25 @@ def interest_drift(histories: Histories, groups: ItemGroups, smoothing: float = 
     return scores
 
 
-def taste_groups(head_share: Tensor, bounds: tuple[float, float] = (0.2, 0.8)) -> Tensor:
+def taste_groups(head_share: Tensor, bounds: tuple[float, ...] = (0.2, 0.8)) -> Tensor:
     """Users by their taste for popular items: 0 niche (lowest fifth), 1 diverse, 2 blockbuster (highest fifth).
 
     Source: Abdollahpouri et al., UMAP 2021. Ties by position.
 
     Args:
         head_share: Share of head items in each user's history ``[U]``, NaN without one.
-        bounds: Where the ranked users are cut.
+        bounds: Where the ranked users are cut, rising shares of them.
 
     Returns:
-        long ``[U]`` in {0, 1, 2}, -1 for users without a history.
+        long ``[U]`` from 0 to the number of bounds, -1 for users without a history.
     """
     known = ~head_share.isnan()
     n = int(known.sum())
     groups = torch.full_like(head_share, -1, dtype=torch.long)
     rank = torch.empty(n, dtype=torch.long, device=head_share.device)
     rank[head_share[known].argsort(stable=True)] = torch.arange(n, device=head_share.device)
-    low, high = (int(n * bound + 0.5) for bound in bounds)
-    groups[known] = (rank >= low).long() + (rank >= high).long()
+    cuts = torch.tensor([int(n * bound + 0.5) for bound in bounds], device=head_share.device)
+    groups[known] = torch.searchsorted(cuts, rank, right=True)
     return groups
 
 

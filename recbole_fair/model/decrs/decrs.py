@@ -71,6 +71,7 @@ class DecRS(FairModel, GeneralRecommender):
     input_type = InputType.POINTWISE
     trainer_name = "DecRSTrainer"
     reads_pairs: ClassVar[bool] = True
+    scores_are_logits: ClassVar[bool] = True
     other_parameter_name: ClassVar[list[str]] = ["trained", "features", "drift_has_validation"]
     has_hidden_layers: ClassVar[bool] = False
 
