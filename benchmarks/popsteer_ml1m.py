@@ -20,7 +20,6 @@ from runs import Runs, parser_of, settle, spread
 
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.runs.loading import config_of, load_trainer
-from recbole_fair.runs.sweeper import encoded_once
 
 BETAS = (0.5, 1.0, 1.5)
 ALPHAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -47,7 +46,7 @@ class Bench:
         self.trainer, (_, valid, test) = load_trainer(config_of(content, changes), content, path)
         self.model, self.runs, self.splits = self.trainer.model, runs, {"valid": valid, "test": test}
         self.seed = self.model._seed
-        stack.enter_context(encoded_once(self.model))
+        stack.enter_context(self.trainer.contract.encoded_once())
 
     def measure(self, variant: str, draw: int = 0, **strengths: Any) -> Mapping[str, Mapping[str, float]]:
         """Metrics on validation and test at these strengths."""

@@ -22,7 +22,6 @@ import torch
 
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.runs.loading import config_of, load_trainer
-from recbole_fair.runs.sweeper import encoded_once
 
 STRENGTHS = (1, 2, 4, 8, 16, 32)
 ALPHAS = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7)
@@ -41,7 +40,7 @@ class Runner:
         self.trainer, (_, valid, test) = load_trainer(config_of(content, changes), content, path)
         self.model = self.trainer.model
         self.splits = {"validation": valid, "test": test}
-        stack.enter_context(encoded_once(self.model))
+        stack.enter_context(self.trainer.contract.encoded_once())
 
     def measure(self, split: str, variant: str, **strengths: Any) -> Point:
         """Metrics and calibration curve of a variant at these strengths."""

@@ -195,7 +195,18 @@ _HISTORY_NOTE = (
 )
 
 
-def _segment_ndcg(name: str, formula: str, segment: int) -> MetricSpec:
+def _segment_ndcg(name: str, formula: str, segment: int, part: bool = False) -> MetricSpec:
+    """NDCG of the held-out items of a segment, for users who have one; or the part of NDCG that its hits bring."""
+    if part:
+        return MetricSpec(
+            name,
+            formula,
+            f"NDCGFromHead + NDCGFromMid + NDCGFromTail = NDCG. {_SEGMENT_NOTE}",
+            0,
+            1,
+            needs=frozenset({SEGMENTS, HELD_OUT}),
+            per_user=partial(_ndcg_from_segment, segment),
+        )
     label = name[4:].lower()
     return MetricSpec(
         name,
@@ -205,19 +216,7 @@ def _segment_ndcg(name: str, formula: str, segment: int) -> MetricSpec:
         1,
         needs=frozenset({SEGMENTS, HELD_OUT}),
         per_user=partial(_ndcg_of_segment, segment),
-        size_note=f"are {{}} with a held-out {label} item",
-    )
-
-
-def _ndcg_part(name: str, segment: int) -> MetricSpec:
-    return MetricSpec(
-        f"NDCGFrom{name}",
-        f"the part of NDCG@k that hits of {name.lower()} items bring, mean over all users",
-        f"NDCGFromHead + NDCGFromMid + NDCGFromTail = NDCG. {_SEGMENT_NOTE}",
-        0,
-        1,
-        needs=frozenset({SEGMENTS, HELD_OUT}),
-        per_user=partial(_ndcg_from_segment, segment),
+        size_note=f"users with a held-out {label} item",
     )
 
 
@@ -250,7 +249,15 @@ SPECS: tuple[MetricSpec, ...] = (
     _segment_ndcg(
         "NDCGTail", "NDCG@k with the tail held-out items alone as relevant, mean over users who have one", TAIL
     ),
-    *(_ndcg_part(name, segment) for name, segment in (("Head", HEAD), ("Mid", MID), ("Tail", TAIL))),
+    _segment_ndcg(
+        "NDCGFromHead", "the part of NDCG@k that hits of head items bring, mean over all users", HEAD, part=True
+    ),
+    _segment_ndcg(
+        "NDCGFromMid", "the part of NDCG@k that hits of mid items bring, mean over all users", MID, part=True
+    ),
+    _segment_ndcg(
+        "NDCGFromTail", "the part of NDCG@k that hits of tail items bring, mean over all users", TAIL, part=True
+    ),
     MetricSpec(
         "ItemCoverage",
         "share of catalogue items in at least coverage_min_count lists",
