@@ -8,6 +8,7 @@ every ``config["key"]`` in its sources; keys that RecBole computes itself (``dev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from recbole_fair.config.keys import Key, Need
 from recbole_fair.config.parts import CLIPPING, EVAL_ARGS, NEGATIVES, clipping_norm, sampling
@@ -93,6 +94,58 @@ def _three_parts(value: object) -> str | None:
     parts = value if isinstance(value, (list, tuple)) else ()
     return None if len(parts) == 3 else "it must name three parts: training, validation and test"
 
+
+# One line for humans a key; names of columns say themselves.
+_WHAT = {
+    "data_path": "folder above the data sets', or a table (parquet, csv, jsonl) in the place of one",
+    "checkpoint_dir": "folder of the checkpoints that runs write",
+    "gpu_id": "numbers of the GPUs that PyTorch sees; empty: the CPU",
+    "use_gpu": "whether to use a GPU if there is one",
+    "worker": "processes that load batches beside the main one",
+    "state": "least weight of what the log tells",
+    "show_progress": "whether to show bars",
+    "log_wandb": "send losses, validation scores and final values to Weights & Biases",
+    "wandb_project": "name of the project in Weights & Biases",
+    "eval_batch_size": "rows of an evaluation batch, where eval_memory_mb does not decide",
+    "metric_decimal_place": "digits after the point when metrics are printed",
+    "loss_decimal_place": "digits after the point when losses are printed",
+    "model": "the model: a name of recbole_fair or RecBole, or module:Class",
+    "dataset": "name of the data set: its folder below data_path and its files",
+    "encoding": "encoding of the atomic files",
+    "field_separator": "sign between the cells of an atomic file",
+    "seq_separator": "sign between the values of a cell of the types token_seq and float_seq",
+    "load_col": "columns to read, by kind of file",
+    "unload_col": "columns not to read, by kind of file",
+    "threshold": "field and value from which an interaction has the label 1",
+    "val_interval": "fields and intervals of values outside which rows are dropped",
+    "rm_dup_inter": "which of repeated interactions of a pair is kept; null: all",
+    "filter_inter_by_user_or_item": "drop interactions of users and items that filters dropped",
+    "user_inter_num_interval": "interactions that a user must have, such as [5,inf)",
+    "item_inter_num_interval": "interactions that an item must have, such as [5,inf)",
+    "benchmark_filename": "finished splits: endings of the files for training, validation and test",
+    "normalize_all": "scale all columns of numbers to [0, 1]",
+    "MAX_ITEM_LIST_LENGTH": "window of sequential models: so many last items are looked at",
+    "seed": "of all random draws",
+    "eval_args": "split, order and candidates of the evaluation",
+    "repeatable": "whether a user may meet an item again, so that nothing seen is masked",
+    "valid_metric": "metric that chooses the epoch, with its list length",
+    "metrics": "what is measured: names, or module:Class",
+    "topk": "lengths of the lists that metrics look at",
+    "tail_ratio": "share of tail items in RecBole's TailPercentage",
+    "epochs": "passes over the training data, at most",
+    "train_batch_size": "rows of a training batch; of a window, targets",
+    "eval_step": "epochs between two validations",
+    "stopping_step": "validations without a better score before training stops",
+    "learning_rate": "step size of the optimizer",
+    "weight_decay": "the optimizer's weight of squared parameters",
+    "learner": "the optimizer",
+    "reproducibility": "the same numbers each time, at some cost on a GPU",
+    "shuffle": "whether training rows are drawn in a new order each epoch",
+    "enable_amp": "train in mixed precision where the model can",
+    "train_neg_sample_args": "how items that a user has not met are drawn for training",
+    "clip_grad_norm": "bound of the gradient's norm, as in {max_norm: 5}",
+    "pre_model_path": "checkpoint of the stage before, for models trained in stages",
+}
 
 #: What RecBole's keys may hold, but those of single models: RecBole checks late, by crashing, or not at all.
 GENERAL: dict[str, Key] = {
@@ -192,6 +245,8 @@ GENERAL: dict[str, Key] = {
     "clip_grad_norm": Key("dict", parts=CLIPPING, check=clipping_norm, optional=True),
     "pre_model_path": Key("str", optional=True),
 }
+
+GENERAL = {name: replace(key, what=_WHAT.get(name, "")) for name, key in GENERAL.items()}
 
 #: What all keys of RecBole may hold.
 RECBOLE: dict[str, Key] = {**OF_MODELS, **GENERAL}

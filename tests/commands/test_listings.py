@@ -12,7 +12,7 @@ from recbole_fair.cli import main
 from recbole_fair.commands.listings import explanation, key_lines
 from recbole_fair.config import overview
 from recbole_fair.config.catalogue import own_keys
-from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
+from recbole_fair.config.recbole_keys import _WHAT, COMPUTED_KEYS, GENERAL, RECBOLE_KEYS
 from recbole_fair.config.registry import METHODS, MODELS, get_model, recbole_models, rerankers
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.metrics import CLASSES
@@ -54,6 +54,13 @@ def test_every_key_is_listed() -> None:
     listed = {entry.name: entry for entry in overview.all_keys()}
     assert {*own_keys(), *(RECBOLE_KEYS - COMPUTED_KEYS), *overview.reranker_keys()} == set(listed)
     assert not [name for name, entry in listed.items() if not entry.line]
+
+
+def test_keys_of_recbole_are_explained_in_words() -> None:
+    assert set(_WHAT) <= set(GENERAL)
+    assert explanation("data_path")[0].startswith("data_path: folder above the data sets', or a table")
+    lines = {entry.name: entry.line for entry in overview.all_keys()}
+    assert lines["epochs"] == "passes over the training data, at most"
 
 
 def test_a_key_is_explained() -> None:
