@@ -8,7 +8,7 @@ it, which :meth:`ScoreAdjuster.ranked` says for every user.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -18,6 +18,11 @@ from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
 
 _CELLS = 4_000_000  # user-item pairs handled at once
+_FIRST = 10  # so many times the length of a list is looked at first
+
+#: ``raw``: the model's scores; ``standard``: divided by their standard deviation over all items of the user;
+#: ``softmax``: the model's probabilities, ``exp(score)`` divided by its sum over all items of the user.
+SCALES = ("raw", "standard", "softmax")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class ScoreAdjuster(ReRanker):
     """Base of :class:`Lorenz`, :class:`Tilt`, :class:`LorenzTilt` and :class:`Penalty`.
 
     Attributes:
-        pool: Best items of each user that biases and exponents are found with.
+        pool: Best items of each user that biases and exponents are found with, and with probabilities
+            (:attr:`pool_only`) the only ones that lists are made of.
         learns: Whether there is anything to learn on other users first.
         per_user: Whether users have exponents of their own.
         learn_on: Whose lists biases are learnt on: ``valid``, the validation users (their labels are not looked at),
@@ -91,8 +97,16 @@ class ScoreAdjuster(ReRanker):
 
     @property
     def scale(self) -> str:
-        """``raw``, or ``standard``: scores are divided by their standard deviation over all items of the user."""
+        """One of :data:`SCALES`, on which offsets are taken off."""
         return "raw"
+
+    @property
+    def pool_only(self) -> bool:
+        """Whether lists are made of each user's best ``pool`` items alone.
+
+        So with probabilities: where these are flat, the whole catalogue is within reach of a small bias.
+        """
+        return self.scale == "softmax"
 
     def places(self, candidates: Candidates, facts: Facts, k: int) -> Tensor:
         """Learn on these very candidates and order them; nothing outside them is looked at."""
@@ -107,19 +121,34 @@ class ScoreAdjuster(ReRanker):
             k: Length of the lists.
             offsets: What :meth:`learn` returned.
         """
+        width = candidates.items.shape[1]
+        narrow = width if self.per_user else min(width, _FIRST * k)
+        ranked = self._ranked(candidates.part(slice(None), narrow), facts, k, offsets)
+        if self.pool_only and narrow == width:
+            ranked.certain[:] = True
+        if narrow == width or bool(ranked.certain.all()):
+            return ranked
+        rows = (~ranked.certain).nonzero().squeeze(1)  # the others' lists are settled by their very best items
+        whole = self._ranked(candidates.part(rows), facts, k, offsets)
+        ranked.places[rows], ranked.certain[rows] = whole.places, whole.certain | self.pool_only
+        return ranked
+
+    def _ranked(self, candidates: Candidates, facts: Facts, k: int, offsets: Offsets) -> Ranked:
+        """See :meth:`ranked`; all columns of all rows are looked at."""
         device = candidates.items.device
         bias, log_pop = offsets.bias.to(device), facts.popularity.log_counts.to(device)
-        places, certain, spread = [], [], candidates.spread
+        places, certain = [], []
         for rows in row_blocks(*candidates.items.shape):
-            items, valid = candidates.items[rows], candidates.valid[rows]
-            scores = self._scaled(candidates.scores[rows].double(), None if spread is None else spread[rows])
+            part = candidates.part(rows)
+            items, valid = part.items, part.valid
+            scores = on_scale(self.scale, part.scores.double(), norm_in(self.scale, part))
             values = scores - bias[items]
-            slopes = self.exponents(values, items, candidates.users[rows], facts, k)
+            slopes = self.exponents(values, items, part.users, facts, k)
             # The best that an item with no more than the last candidate's score could come to.
             outside = scores[:, -1] - bias[1:].min()
             if slopes is not None:
                 values = values - slopes.unsqueeze(1) * log_pop[items]
-                outside = scores[:, -1] - _lowest_offset(bias, log_pop, slopes)
+                outside = scores[:, -1] - lowest_offset(bias, log_pop, slopes)
             values = values.masked_fill(~valid, -torch.inf)
             best = best_columns(values, k)
             places.append(best)
@@ -144,16 +173,19 @@ class ScoreAdjuster(ReRanker):
         bias, log_pop = offsets.bias.to(scores.device), facts.popularity.log_counts.to(scores.device)
         out = torch.empty(scores.shape, dtype=torch.double, device=scores.device)
         for rows in row_blocks(*scores.shape):
-            spread = spread_of(scores[rows]) if self.scale == "standard" else None
-            values = self._scaled(scores[rows].double(), spread) - bias
-            slopes = self._exact_exponents(scores[rows], spread, values, users[rows], facts, k, offsets)
+            norm = norm_of(self.scale, scores[rows])
+            values = on_scale(self.scale, scores[rows].double(), norm) - bias
+            if self.pool_only and max(self.pool, k) < scores.shape[1]:
+                last = scores[rows].topk(max(self.pool, k), dim=1, sorted=False).values.amin(1, keepdim=True)
+                values = torch.where(scores[rows] >= last, values, values - (1 + bias.max()))
+            slopes = self._exact_exponents(scores[rows], norm, values, users[rows], facts, k, offsets)
             out[rows] = values if slopes is None else values - slopes.unsqueeze(1) * log_pop
         return out
 
     def _exact_exponents(
         self,
         scores: Tensor,
-        spread: Tensor | None,
+        norm: Tensor | None,
         values: Tensor,
         users: Tensor,
         facts: Facts,
@@ -164,7 +196,7 @@ class ScoreAdjuster(ReRanker):
         size = min(max(self.pool, k), scores.shape[1])
         best, items = scores.topk(size, dim=1)
         items = items.masked_fill(best == -torch.inf, 0)
-        few = Candidates(items, best, users, spread)
+        few = with_norm(self.scale, Candidates(items, best, users), norm)
         slopes = self.exponents(values.gather(1, items), items, users, facts, k)
         if slopes is None:
             return None
@@ -176,12 +208,46 @@ class ScoreAdjuster(ReRanker):
             slopes[unsettled] = found
         return slopes
 
-    def _scaled(self, scores: Tensor, spread: Tensor | None) -> Tensor:
-        if self.scale != "standard":
-            return scores
-        if spread is None:
-            raise ValueError("Standardised scores need the spread of each user's scores.")
-        return scores / spread.unsqueeze(1)
+
+def norm_of(scale: str, scores: Tensor) -> Tensor | None:
+    """What a scale has to know of each user's scores of all items, float64 ``[B]``; None for ``raw``.
+
+    Args:
+        scale: one of :data:`SCALES`.
+        scores: ``[B, n_items]``, -inf for what may not be shown.
+    """
+    if scale == "standard":
+        return spread_of(scores)
+    return log_total_of(scores) if scale == "softmax" else None
+
+
+def norm_in(scale: str, candidates: Candidates) -> Tensor | None:
+    """What :func:`norm_of` gave when the candidates were collected; None for ``raw``."""
+    return {"standard": candidates.spread, "softmax": candidates.log_total}.get(scale)
+
+
+def with_norm(scale: str, candidates: Candidates, norm: Tensor | None) -> Candidates:
+    """Candidates that know what :func:`norm_of` gave."""
+    if scale == "standard":
+        return replace(candidates, spread=norm)
+    return replace(candidates, log_total=norm) if scale == "softmax" else candidates
+
+
+def on_scale(scale: str, scores: Tensor, norm: Tensor | None) -> Tensor:
+    """Scores on a scale; -inf stays -inf.
+
+    Args:
+        scale: one of :data:`SCALES`.
+        scores: ``[B, C]``.
+        norm: what :func:`norm_of` gave for these users ``[B]``.
+    """
+    if scale == "raw":
+        return scores
+    if norm is None:
+        raise ValueError(f"Scores on the scale {scale!r} need a number of each user's scores of all items.")
+    if scale == "standard":
+        return scores / norm.unsqueeze(1)
+    return (scores - norm.unsqueeze(1)).exp().masked_fill(scores == -torch.inf, -torch.inf)
 
 
 def row_blocks(n_rows: int, width: int) -> list[slice]:
@@ -198,6 +264,12 @@ def spread_of(scores: Tensor) -> Tensor:
     squares = ((values - mean.unsqueeze(1)).masked_fill(~shown, 0.0) ** 2).sum(1)
     spread = (squares / count).sqrt()
     return torch.where(spread > 0, spread, 1.0)
+
+
+def log_total_of(scores: Tensor) -> Tensor:
+    """Logarithm of the sum of ``exp(score)`` of each row, float64 ``[B]``; 0 where nothing may be shown."""
+    total = scores.logsumexp(1).double()
+    return torch.where(total.isfinite(), total, 0.0)
 
 
 def best_columns(values: Tensor, k: int) -> Tensor:
@@ -221,7 +293,7 @@ def best_columns(values: Tensor, k: int) -> Tensor:
     return columns
 
 
-def _lowest_offset(bias: Tensor, log_pop: Tensor, slopes: Tensor) -> Tensor:
+def lowest_offset(bias: Tensor, log_pop: Tensor, slopes: Tensor) -> Tensor:
     """Smallest ``b_i + a_u log pop_i`` of any item, ``[U]``: only the least bias of equally popular items counts."""
     levels, place = torch.unique(log_pop[1:], return_inverse=True)
     least = torch.full_like(levels, torch.inf).scatter_reduce_(0, place, bias[1:], "amin")

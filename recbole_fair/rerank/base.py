@@ -29,17 +29,32 @@ class Candidates:
         users: Inner user id of each row, long ``[U]``.
         spread: Standard deviation of each user's scores over all items that may be shown, float64 ``[U]``, where
             somebody asked for it.
+        log_total: Logarithm of the sum of ``exp(score)`` over all items that may be shown to the user, float64 ``[U]``,
+            where somebody asked for it.
     """
 
     items: Tensor
     scores: Tensor
     users: Tensor
     spread: Tensor | None = None
+    log_total: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:
         """Where there is an item, bool ``[U, C]``."""
         return self.items > 0
+
+    def part(self, rows: slice | Tensor, first: int | None = None) -> Candidates:
+        """Some rows.
+
+        Args:
+            rows: which.
+            first: keep so many of the best columns; None: all.
+        """
+        spread = None if self.spread is None else self.spread[rows]
+        log_total = None if self.log_total is None else self.log_total[rows]
+        items, scores = self.items[rows], self.scores[rows]
+        return Candidates(items[:, :first], scores[:, :first], self.users[rows], spread, log_total)
 
     def scaled(self, how: str) -> Tensor:
         """Scores on the scale that a method asks for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from recbole_fair.config.keys import Key
-from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, row_blocks
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, lowest_offset, norm_in, on_scale, row_blocks
 from recbole_fair.rerank.base import Candidates, Facts
 from recbole_fair.rerank.equilibrium import STEPS, WELFARES, Welfare, find_equilibrium
+
+logger = logging.getLogger(__name__)
 
 Exponents = Callable[[Tensor, Tensor, Tensor], "Tensor | None"]
 
@@ -32,8 +35,10 @@ class LorenzSettings:
             over the pool, summed over users); ``popularity``: to ``(1 + training count)^gamma``. Dues of items add up
             to those of their provider.
         gamma: Exponent of ``popularity``.
-        score: ``raw``; ``logsoftmax``, which gives the same lists; ``standard``: divided by the standard deviation of
-            the user's scores.
+        score: What lists are worth. ``raw``: the sum of scores, which makes the result an item bias; ``logsoftmax``
+            gives the same lists. ``softmax``: the sum of the model's probabilities, that is of expected hits, so that
+            users whose next item is uncertain bear more of the change. ``standard``: scores divided by the standard
+            deviation of the user's.
         rounds: Moves towards equilibrium at most; null: 30 when ``damped``, else 15.
         step: ``damped``, ``frank_wolfe``, or ``auto``: damped for the welfare ``gini``, which is not smooth.
         learn_on: ``valid``: the validation users, whose labels are not looked at; ``own``: those whose lists are made.
@@ -64,7 +69,7 @@ LORENZ_LIMITS: dict[str, Key] = {
     "exposure": Key("str", choices=("count", "discounted")),
     "target": Key("str", choices=("equal", "merit", "popularity")),
     "gamma": Key("float"),
-    "score": Key("str", choices=("raw", "logsoftmax", "standard")),
+    "score": Key("str", choices=("raw", "softmax", "logsoftmax", "standard")),
     "rounds": Key("int", low=1, optional=True),
     "step": Key("str", choices=("auto", *STEPS)),
     "learn_on": Key("str", choices=("valid", "own")),
@@ -100,7 +105,7 @@ def learn_biases(
         due = weights.T @ due
     kept = due > 0  # the padding id, and providers of no item
     due = due[kept]
-    pool = _Pool(learning, settings.score == "standard", discount, facts, exponents)
+    pool = _Pool(learning, scale_of(settings), discount, facts, exponents)
 
     def spread_out(bias: Tensor) -> Tensor:
         """From each provider's bias to each item's."""
@@ -118,6 +123,13 @@ def learn_biases(
     bias = spread_out(found.bias)
     bias[1:] -= bias[1:].min()
     bias[0] = 0
+    if not bool(bias.any()) and found.residual > 0:
+        logger.warning(
+            "reranker_lambda=%g: no biases were found whose lists are better than the model's own, which stay as they "
+            "are. Give a strength nearer to the scale of these scores (%s), or a larger reranker_pool.",
+            settings.lambda_,
+            settings.score,
+        )
     certain = pool.certain(bias)
     return Offsets(bias, {"users": len(learning.items), "certain": certain, **found.report()})
 
@@ -131,9 +143,12 @@ def _some(candidates: Candidates, number: int | None) -> Candidates:
     n = len(candidates.items)
     if number is None or number >= n:
         return candidates
-    rows = torch.arange(number) * n // number
-    spread = None if candidates.spread is None else candidates.spread[rows]
-    return Candidates(candidates.items[rows], candidates.scores[rows], candidates.users[rows], spread)
+    return candidates.part(torch.arange(number) * n // number)
+
+
+def scale_of(settings: LorenzSettings) -> str:
+    """One of :data:`SCALES`: the logarithm of the softmax takes the same number off all of a user's scores."""
+    return "raw" if settings.score == "logsoftmax" else settings.score
 
 
 def _dues(settings: LorenzSettings, learning: Candidates, facts: Facts) -> Tensor:
@@ -156,23 +171,16 @@ class _Pool:
     """The lists of the learning users under biases, a few million candidates at a time."""
 
     def __init__(
-        self, learning: Candidates, standard: bool, discount: Tensor, facts: Facts, exponents: Exponents | None
+        self, learning: Candidates, scale: str, discount: Tensor, facts: Facts, exponents: Exponents | None
     ) -> None:
         self._learning, self._discount, self._facts = learning, discount, facts
-        self._standard, self._find, self._rounds = standard, exponents, 0
+        self._find, self._rounds = exponents, 0
+        self._blocks = row_blocks(*learning.items.shape)
         self._slopes: dict[int, Tensor | None] = {}
         self._log_pop = facts.popularity.log_counts
-
-    def _scores(self, rows: slice) -> Tensor:
-        scores = self._learning.scores[rows]
-        if self._standard:
-            assert self._learning.spread is not None
-            scores = scores / self._learning.spread[rows].unsqueeze(1)
-        return scores
-
-    def _values(self, rows: slice, bias: Tensor) -> Tensor:
-        scores = self._scores(rows)
-        return scores - bias.to(scores.dtype)[self._learning.items[rows]]
+        scores = [on_scale(scale, part.scores, norm_in(scale, part)) for part in map(learning.part, self._blocks)]
+        # Probabilities are worth no more than single precision, and half as dear.
+        self._scores = [block.float() if scale == "softmax" else block for block in scores]
 
     def exposure(self, bias: Tensor) -> tuple[Tensor, float]:
         """Exposure of each item id, float64 ``[n_items]``, and the sum of the lists' scores, discounted alike.
@@ -180,38 +188,60 @@ class _Pool:
         Lists that follow exponents of popularity too do not maximise that sum, which is then NaN.
         """
         found, total = torch.zeros(self._facts.n_items, dtype=torch.double), 0.0
-        k = len(self._discount)
-        for number, rows in enumerate(row_blocks(*self._learning.items.shape)):
-            items, values = self._learning.items[rows], self._values(rows, bias)
-            if self._find is not None:
+        for number in range(len(self._blocks)):
+            if self._find is not None and self._rounds % _SOLVE_EVERY == 0:
                 # Exponents follow the biases slowly; solving for them is dearer than a ranking.
-                if self._rounds % _SOLVE_EVERY == 0:
-                    self._slopes[number] = self._find(values, items, self._learning.users[rows])
-                slopes = self._slopes[number]
-                if slopes is not None:
-                    values = values - slopes.unsqueeze(1) * self._log_pop[items]
-            best = values.topk(min(k, values.shape[1]), dim=1, sorted=bool(self._discount[-1] != 1)).indices
-            listed = items.gather(1, best)
+                rows = self._blocks[number]
+                items = self._learning.items[rows]
+                values = self._scores[number] - bias.to(self._scores[number].dtype)[items]
+                self._slopes[number] = self._find(values, items, self._learning.users[rows])
+            listed, own = self._lists(number, bias)
             weight = self._discount[: listed.shape[1]].expand(listed.shape)
-            own = self._scores(rows).gather(1, best).double()
-            total += float((own.masked_fill(listed == 0, 0.0) * weight).sum())
+            total += float((own.double().masked_fill(listed == 0, 0.0) * weight).sum())
             found += torch.bincount(listed.reshape(-1), weight.reshape(-1), minlength=len(found))
         found[0] = 0
         self._rounds += 1
         return found, total if self._find is None else float("nan")
 
+    def _lists(self, number: int, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Items of a block's lists ``[U, k]`` and their scores: out of the very best items where these settle them."""
+        scores, items = self._scores[number], self._learning.items[self._blocks[number]]
+        slopes = self._slopes.get(number)
+        width = _FIRST * len(self._discount)
+        if items.shape[1] <= 2 * width:
+            return self._best(scores, items, slopes, bias)[:2]
+        listed, own, last = self._best(scores[:, :width], items[:, :width], slopes, bias)
+        lowest = bias[1:].min() if slopes is None else lowest_offset(bias, self._log_pop, slopes)
+        rows = (scores[:, width] - lowest > last).nonzero().squeeze(1)
+        if len(rows):
+            some = None if slopes is None else slopes[rows]
+            listed[rows], own[rows], _ = self._best(scores[rows], items[rows], some, bias)
+        return listed, own
+
+    def _best(
+        self, scores: Tensor, items: Tensor, slopes: Tensor | None, bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best items of each row, their scores, and the last one's value."""
+        values = scores - bias.to(scores.dtype)[items]
+        if slopes is not None:
+            values = values - slopes.unsqueeze(1) * self._log_pop[items]
+        k = min(len(self._discount), values.shape[1])
+        best = values.topk(k, dim=1, sorted=bool(self._discount[-1] != 1))
+        return items.gather(1, best.indices), scores.gather(1, best.indices), best.values.amin(1)
+
     def certain(self, bias: Tensor) -> float:
         """Share of users whose list no item outside the pool could enter, popularity exponents left aside."""
         k, count = len(self._discount), 0
-        for rows in row_blocks(*self._learning.items.shape):
-            values = self._values(rows, bias)
-            last = values[:, -1] + bias[self._learning.items[rows][:, -1]] - bias[1:].min()
-            settled = values.topk(min(k, values.shape[1]), dim=1).values[:, -1] >= last
-            count += int((settled | (self._learning.items[rows][:, -1] == 0)).sum())
+        for rows, scores in zip(self._blocks, self._scores, strict=True):
+            items = self._learning.items[rows]
+            values = scores - bias.to(scores.dtype)[items]
+            settled = values.topk(min(k, values.shape[1]), dim=1).values[:, -1] >= scores[:, -1] - bias[1:].min()
+            count += int((settled | (items[:, -1] == 0)).sum())
         return count / max(len(self._learning.items), 1)
 
 
 _SOLVE_EVERY = 5
+_FIRST = 10  # so many times the length of a list is looked at first
 
 
 @dataclass(frozen=True)
@@ -221,7 +251,8 @@ class Lorenz(LorenzSettings, ScoreAdjuster):
     The biases maximise ``sum of scores + lambda * W(exposure)`` over everybody's lists, W a concave welfare
     (:mod:`recbole_fair.rerank.equilibrium`). They are learnt on one set of users without looking at a label, and used
     for others. With ``score: raw`` the result *is* an item bias: it can be folded into the model, and an index over
-    items still works. Strength 0 changes nothing, bit for bit.
+    items still works. With ``score: softmax`` it is taken off the model's probabilities, and lists are made of each
+    user's best ``pool`` items. Strength 0 changes nothing, bit for bit.
 
     Source: the welfare view and its Frank-Wolfe algorithm are Do et al., NeurIPS 2021, and Do and Usunier, SIGIR 2022;
     they keep a mixture of lists for every user. That only the dual bias is kept, learnt once and used for other users,
@@ -238,8 +269,8 @@ class Lorenz(LorenzSettings, ScoreAdjuster):
 
     @property
     def scale(self) -> str:
-        """``standard`` or ``raw``: the logarithm of the softmax takes the same number off all of a user's scores."""
-        return "standard" if self.score == "standard" else "raw"
+        """See :func:`scale_of`."""
+        return scale_of(self)
 
     @property
     def changes_nothing(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from recbole_fair.config.keys import Key
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
 from recbole_fair.rerank.base import Candidates, Facts
-from recbole_fair.rerank.lorenz import LORENZ_LIMITS, LorenzSettings, learn_biases
+from recbole_fair.rerank.lorenz import LORENZ_LIMITS, LorenzSettings, learn_biases, scale_of
 from recbole_fair.rerank.tilt import TILT_LIMITS, TiltSettings, tilt_exponents
 
 
@@ -32,7 +32,7 @@ class LorenzTilt(TiltSettings, LorenzSettings, ScoreAdjuster):
     @property
     def scale(self) -> str:
         """As :attr:`Lorenz.scale`."""
-        return "standard" if self.score == "standard" else "raw"
+        return scale_of(self)
 
     @property
     def changes_nothing(self) -> bool:

@@ -8,9 +8,11 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_fair.data.contract import EvaluationLoader
-from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, spread_of
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, norm_of
 from recbole_fair.rerank.base import Candidates, Facts, Lists, lists_at
 from recbole_fair.trainer.trainer import FairTrainerMixin
+
+_NORMS = {"standard": "rec.spread", "softmax": "rec.log_total"}
 
 
 def collect_pool(
@@ -21,38 +23,48 @@ def collect_pool(
     Args:
         trainer: a trainer that knows its splits.
         eval_data: the split.
-        adjuster: says how many items it looks at, and whether it needs the spread of scores.
+        adjuster: says how many items it looks at, and on which scale their scores.
         k: length of the lists.
         show: whether to show a bar on a terminal.
 
     Returns:
-        What the collector collects, with ``rec.candidates`` and, if needed, ``rec.spread``.
+        What the collector collects, with ``rec.candidates`` and, if needed, ``rec.spread`` or ``rec.log_total``.
     """
-    spreads: list[Tensor] = []
+    size = min(max(adjuster.pool, k), eval_data._dataset.item_num)
+    return collect_with_norm(trainer, eval_data, adjuster.scale, size, show)
 
-    def note_spread(interaction: Interaction, scores: Tensor) -> Tensor:
-        spreads.append(spread_of(scores).cpu())
+
+def collect_with_norm(
+    trainer: FairTrainerMixin, eval_data: EvaluationLoader, scale: str, size: int, show: bool = False
+) -> DataStruct:
+    """One pass over a split that keeps each user's best items, and what a scale has to know of all scores.
+
+    Args:
+        trainer: a trainer that knows its splits.
+        eval_data: the split.
+        scale: one of :data:`~recbole_fair.rerank.adjuster.SCALES`.
+        size: best items to keep.
+        show: whether to show a bar on a terminal.
+    """
+    norms: list[Tensor] = []
+
+    def note(interaction: Interaction, scores: Tensor) -> Tensor:
+        norm = norm_of(scale, scores)
+        assert norm is not None
+        norms.append(norm.cpu())
         return scores
 
-    size = min(max(adjuster.pool, k), eval_data._dataset.item_num)
-    wanted = note_spread if adjuster.scale == "standard" else None
-    struct = trainer.collect(eval_data, show, candidates=size, adjust=wanted)
-    if spreads:
-        struct["rec.spread"] = torch.cat(spreads)
+    struct = trainer.collect(eval_data, show, candidates=size, adjust=None if scale == "raw" else note)
+    if norms:
+        struct[_NORMS[scale]] = torch.cat(norms)
     return struct
 
 
 def pool_of(struct: DataStruct) -> Candidates:
     """The candidates in what :func:`collect_pool` returned."""
     items, scores = struct["rec.candidates"]
-    return Candidates(items, scores, struct["rec.users"], _spread(struct))
-
-
-def _spread(struct: DataStruct) -> Tensor | None:
-    if "rec.spread" not in struct:
-        return None
-    spread: Tensor = struct["rec.spread"]
-    return spread
+    spread, log_total = (struct[name] if name in struct else None for name in _NORMS.values())  # noqa: SIM401
+    return Candidates(items, scores, struct["rec.users"], spread, log_total)
 
 
 def learning_split(trainer: FairTrainerMixin, eval_data: EvaluationLoader, adjuster: ScoreAdjuster) -> EvaluationLoader:
@@ -172,6 +184,8 @@ def learning_notes(adjuster: ScoreAdjuster, offsets: Offsets, on_validation: boo
         f"{name}: biases learnt on {found['users']} {whose} in {found['rounds']} rounds; they miss equilibrium by "
         f"{found['residual']:.2g} on average (largest bias {found['largest_bias']:.3g})"
     )
+    if found["largest_bias"] == 0 and found["residual"] > 0:
+        text += "; no biases were found whose lists are better than the model's own"
     if found["certain"] < 1:
         text += f"; for {1 - found['certain']:.2%} of them {adjuster.pool} best items (reranker_pool) are too few"
     return [f"{text}."]

@@ -32,7 +32,7 @@ from recbole_fair.runs.frontier_methods import (
     default_grids,
     fitted_beside,
     grid_of_model,
-    score_gap,
+    score_gaps,
 )
 from recbole_fair.runs.frontier_winners import save_winner, winner_rows
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
@@ -223,7 +223,7 @@ def _open_fitted(bench: Bench, files: Mapping[str, Path], changes: Mapping[str, 
 
 def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list[dict[str, str]]]:
     """Everything to measure, and which methods do not apply and why."""
-    of_lists, of_models = default_grids(score_gap(bench.lists.structs["valid"]))
+    of_lists, of_models = default_grids(score_gaps(bench.lists.structs["valid"]))
     of_fitted = {
         name: grid_of_model(name, trainer.contract.strength_keys, of_models)
         for name, (trainer, _, _) in bench.fitted.items()

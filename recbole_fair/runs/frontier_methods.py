@@ -19,10 +19,10 @@ from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.model.contract import SplitScoring, remembered_users
-from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
+from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, on_scale
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker, key_of
 from recbole_fair.rerank.settings import CANDIDATES
-from recbole_fair.runs.adjusting import adjusted_lists, collect_adjusted, pool_of
+from recbole_fair.runs.adjusting import adjusted_lists, collect_adjusted, collect_with_norm, pool_of
 from recbole_fair.runs.reranking import check_reranker, facts_of_split, listed_struct, reranked_struct
 from recbole_fair.runs.sweeper import Overlay
 from recbole_fair.trainer.trainer import FairTrainerMixin
@@ -33,41 +33,50 @@ logger = logging.getLogger(__name__)
 POOL = 500
 
 
-def default_grids(gap: float) -> tuple[dict[str, list[Setting]], dict[str, list[Setting]]]:
+def default_grids(gaps: Mapping[str, float]) -> tuple[dict[str, list[Setting]], dict[str, list[Setting]]]:
     """What is tried when nobody says otherwise.
 
     Args:
-        gap: distance between the first and the last score of a list, in which some strengths are counted.
+        gaps: what :func:`score_gaps` gives: distances in which some strengths are counted.
 
     Returns:
         Settings of each re-ranker (whole keys, as ``reranker_alpha``), and strengths by method (``PopSteer``).
     """
     grids = read_yaml(properties_dir() / "frontier.yaml")
-    of_lists = {name: _settings(given, gap, key_of) for name, given in grids["rerankers"].items()}
-    of_models = {name: _settings(given, gap, str) for name, given in grids["methods"].items()}
+    of_lists = {name: _settings(given, gaps, key_of) for name, given in grids["rerankers"].items()}
+    of_models = {name: _settings(given, gaps, str) for name, given in grids["methods"].items()}
     return of_lists, of_models
 
 
-def _settings(given: Any, gap: float, key: Callable[[str], str]) -> list[Setting]:
+def _settings(given: Any, gaps: Mapping[str, float], key: Callable[[str], str]) -> list[Setting]:
     """The settings of one grid, or of several one after the other."""
     grids = given if isinstance(given, list) else [given]
     return [
         setting
         for grid in grids
-        for setting in settings_of({key(name): _values(values, gap) for name, values in grid.items()})
+        for setting in settings_of({key(name): _values(values, gaps) for name, values in grid.items()})
     ]
 
 
-def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gap: float) -> list[Any]:
+def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gaps: Mapping[str, float]) -> list[Any]:
     if isinstance(values, Mapping):
-        return [float(f"{share * gap:.3g}") for share in values["of_gap"]]
+        return [float(f"{share * gaps[name]:.3g}") for name, shares in values.items() for share in shares]
     return list(values)
 
 
-def score_gap(struct: DataStruct) -> float:
-    """Median, over users, of the distance between the first and the last score of a list; 1 where there is none."""
+def score_gaps(struct: DataStruct) -> dict[str, float]:
+    """Distances in which strengths are counted: ``of_gap`` and ``of_probability_gap``.
+
+    Median, over users, of the distance between the first and the last score of a list, and between the first and the
+    last probability (softmax); 1 where there is none.
+    """
     scores: torch.Tensor = struct["rec.values"]
-    gaps = (scores[:, 0] - scores[:, -1]).double()
+    probabilities = on_scale("softmax", scores.double(), struct["rec.log_total"])
+    return {"of_gap": _gap(scores), "of_probability_gap": _gap(probabilities)}
+
+
+def _gap(values: torch.Tensor) -> float:
+    gaps = (values[:, 0] - values[:, -1]).double()
     gaps = gaps[gaps.isfinite() & (gaps > 0)]
     return float(gaps.median()) if len(gaps) else 1.0
 
@@ -101,7 +110,7 @@ class ListMethods:
         self._stack.enter_context(trainer.contract.use_variant(trainer.final_variant))
         size = max(POOL, trainer.config[CANDIDATES] or 0, self.k)
         for split, loader in self.splits.items():
-            self.structs[split] = trainer.collect(loader, candidates=min(size, loader._dataset.item_num))
+            self.structs[split] = collect_with_norm(trainer, loader, "softmax", min(size, loader._dataset.item_num))
             self.facts[split] = facts_of_split(trainer, loader, self.structs[split])
         return self
 
@@ -139,7 +148,7 @@ class ListMethods:
 
     def _pool(self, adjuster: ScoreAdjuster, split: str) -> Candidates:
         if adjuster.scale == "standard":
-            raise FairError("A frontier keeps no spread of scores: use reranker_score raw.")
+            raise FairError("A frontier keeps no spread of scores: use reranker_score raw or softmax.")
         return pool_of(_first(self.structs[split], max(adjuster.pool, self.k)))
 
     def _adjusted(self, adjuster: ScoreAdjuster, split: str) -> DataStruct:

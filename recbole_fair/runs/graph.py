@@ -188,7 +188,8 @@ def split_model(recommender: Recommender) -> AbstractRecommender:
     model = recommender.model
     if recommender.adjuster_per_user is not None:
         raise FairError(
-            f"{recommender.adjuster_per_user} solves for an exponent of every user, which an exported graph cannot."
+            f"{recommender.adjuster_per_user} changes each user's scores in a way of their own (an exponent, or "
+            "probabilities), which an exported graph cannot; Lorenz with reranker_score raw is an item bias."
         )
     if isinstance(model, PostHocModel | Split):
         if isinstance(model, PostHocModel) and not isinstance(model.base, Split):

@@ -184,7 +184,7 @@ def listed_struct(struct: DataStruct, lists: Lists) -> DataStruct:
     new = DataStruct()
     for key, value in struct._data_dict.items():
         # Inputs made for the old lists do not fit the new ones.
-        if key not in ("rec.candidates", "rec.spread", INPUTS):
+        if key not in ("rec.candidates", "rec.spread", "rec.log_total", INPUTS):
             new[key] = value
     bounds, held_out = struct["rec.positives"]
     n_items = struct["data.num_items"]

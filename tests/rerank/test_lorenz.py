@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from recbole_fair.evaluator.functional.exposure import gini, item_counts
 from recbole_fair.rerank import Candidates, Facts
 from recbole_fair.rerank.adjuster import best_columns, spread_of
 from recbole_fair.rerank.base import lists_at
-from recbole_fair.rerank.equilibrium import Welfare, find_equilibrium
+from recbole_fair.rerank.equilibrium import SMALL_STEPS, Welfare, find_equilibrium
 from recbole_fair.rerank.lorenz import Lorenz
+from recbole_fair.runs.adjusting import learning_notes
 
 WELFARES = [
     Welfare("entropy"), Welfare("alpha", alpha=0.5), Welfare("alpha", alpha=1.0), Welfare("alpha", alpha=3.0),
@@ -150,6 +152,70 @@ def test_lists_are_near_the_best_of_all_lists(welfare: Welfare, step: str) -> No
         base_gaps.append((best - objective(candidates.items[:, :k])) / strength)
     # Whole lists of four users cannot be mixed; what is left is small against what the biases gain.
     assert np.mean(gaps) < (0.05 if welfare.kind == "entropy" else 0.6) * np.mean(base_gaps)
+
+
+def test_with_probabilities_lists_are_near_the_best_of_all_lists_by_expected_hits() -> None:
+    """Scores of any size a user: what counts is ``exp(score - log_total)``, whatever else the total stands for."""
+    k, gaps, base_gaps = 2, [], []
+    for seed, strength in zip(range(24), itertools.cycle((0.02, 0.05, 0.1, 0.2)), strict=False):
+        candidates, facts = tiny(seed)
+        scores = 3 * candidates.scores + torch.tensor([[5.0], [0.0], [-7.0], [1.0]], dtype=torch.double)
+        elsewhere = torch.tensor([1.2, 1.0, 3.0, 1.5], dtype=torch.double).log()
+        candidates = replace(candidates, scores=scores, log_total=scores.logsumexp(1) + elsewhere)
+        n_users, n = candidates.items.shape
+        shares = (scores - scores.logsumexp(1, keepdim=True)).exp() / elsewhere.exp().unsqueeze(1)
+        worth = torch.zeros(n_users, n, dtype=torch.double).scatter_(1, candidates.items - 1, shares)
+        lorenz = replace(PLAIN, lambda_=strength, score="softmax")
+        offsets = lorenz.learn(candidates, facts, k)
+        found = lists_at(candidates, lorenz.ranked(candidates, facts, k, offsets).places, k).items
+        due = [n_users * k / n] * n
+
+        def objective(items: torch.Tensor) -> float:
+            c = item_counts(items, n + 1).double().tolist()  # noqa: B023
+            total = float(worth.gather(1, items - 1).sum())  # noqa: B023
+            return total + strength * by_hand(Welfare("entropy"), c, due)  # noqa: B023
+
+        best = best_of_all(Welfare("entropy"), strength, worth, k)
+        assert objective(found) <= best + 1e-6
+        gaps.append((best - objective(found)) / strength)
+        base_gaps.append((best - objective(candidates.items[:, :k])) / strength)
+    assert np.mean(gaps) < 0.1 * np.mean(base_gaps)
+
+
+@pytest.mark.parametrize("score", ["raw", "softmax"])
+def test_a_strength_far_above_the_scale_of_scores_still_evens_exposure_out(score: str) -> None:
+    made = crowd()
+    candidates = replace(made.candidates, log_total=made.candidates.scores.logsumexp(1))
+    far = replace(PLAIN, lambda_=1e6, score=score, rounds=None)
+    offsets = far.learn(candidates, made.facts, 10)
+    assert offsets.bias.max() > 0
+    lists = lists_at(candidates, far.ranked(candidates, made.facts, 10, offsets).places, 10)
+    base = float(gini(item_counts(candidates.items[:, :10], 81)))
+    assert float(gini(item_counts(lists.items, 81))) < 0.7 * base
+
+
+def test_where_no_bias_betters_the_lists_that_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists that any bias makes worse: all exposure goes to one item, at lower scores."""
+
+    def worse(expose: object, welfare: Welfare, due: torch.Tensor, *rest: Any) -> Any:
+        n, total = len(due), float(due.sum())
+
+        def shown(bias: torch.Tensor) -> tuple[torch.Tensor, float]:
+            if not bias.any():
+                return torch.linspace(0.5, 1.5, n, dtype=torch.double) * total / n, 1.0
+            return total * torch.eye(n, dtype=torch.double)[int(bias.argmin())], 0.0
+
+        return find_equilibrium(shown, welfare, due, *rest)
+
+    monkeypatch.setattr("recbole_fair.rerank.lorenz.find_equilibrium", worse)
+    candidates, facts = tiny(0)
+    offsets = replace(PLAIN, lambda_=1e4, rounds=15).learn(candidates, facts, 2)
+    assert not offsets.bias.any()
+    assert offsets.report["rounds"] == 15 + SMALL_STEPS
+    assert "reranker_lambda=10000: no biases were found" in caplog.text
+    assert "no biases were found" in learning_notes(PLAIN, offsets, True)[0]
 
 
 def test_more_users_leave_a_smaller_gap_to_the_bound() -> None:

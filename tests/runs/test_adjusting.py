@@ -18,6 +18,7 @@ from recbole_fair.runs.reranking import evaluate_reranked, facts_of_split
 METRICS = {"metrics": ["NDCG", "GiniIndex", "PCE", "GAUC"], "topk": [3, 5], "valid_metric": "NDCG@5", "seed": 1}
 LORENZ = {"reranker": "Lorenz", "reranker_lambda": 0.8}
 TILT = {"reranker": "Tilt", "reranker_strength": 0.7}
+SHARP = {**LORENZ, "reranker_score": "softmax", "reranker_pool": 12}
 BOTH = {"reranker": "LorenzTilt", "reranker_lambda": 0.8, "reranker_strength": 0.7}
 
 
@@ -49,7 +50,7 @@ def test_without_strength_the_results_are_those_of_the_base(
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
-@pytest.mark.parametrize("settings", [LORENZ, TILT, BOTH, {**LORENZ, "reranker_score": "standard"}], ids=str)
+@pytest.mark.parametrize("settings", [LORENZ, TILT, BOTH, {**LORENZ, "reranker_score": "standard"}, SHARP], ids=str)
 @pytest.mark.parametrize("gauc", [False, True], ids=["pool", "all"])
 def test_a_sweep_out_of_the_best_items_gives_what_all_items_give(
     model: str, settings: dict[str, Any], gauc: bool, trained: dict[str, str], in_tmp: Path
