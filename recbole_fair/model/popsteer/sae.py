@@ -124,7 +124,12 @@ class TopKSAE(nn.Module):
             shift: ``[N]`` added to every pre-activation before the selection (steering).
         """
         bias = self.b_enc if shift is None else self.b_enc + shift
-        values, indices = topk_linear(x - self.b_dec, self.W_enc, bias, self.k)
+        center: Tensor = self.b_dec
+        if torch.is_grad_enabled() and center.requires_grad:
+            # Nothing is added, but the centre's gradient comes from that of the bias instead of from all inputs.
+            center = center.detach()
+            bias = bias - self.W_enc.detach() @ (self.b_dec - center)
+        values, indices = topk_linear(x - center, self.W_enc, bias, self.k)
         return values.relu(), indices
 
     def encode(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -183,7 +188,8 @@ class TopKSAE(nn.Module):
     def count_firing(self, output: SAEOutput) -> None:
         """Advance the dead counter by one batch: inputs seen since each latent last fired."""
         self.inputs_since_fired += len(output.values)
-        self.inputs_since_fired[output.indices[output.values > 0]] = 0
+        fired = output.values > 0
+        self.inputs_since_fired[output.indices if bool(fired.all()) else output.indices[fired]] = 0
 
     @torch.no_grad()
     def project_gradient(self) -> None:
@@ -244,15 +250,23 @@ class SAEQuality:
 
 
 @torch.no_grad()
-def measure_sae(sae: TopKSAE, vectors: Tensor, batch_size: int = 4096) -> SAEQuality:
-    """Quality of ``sae`` on ``[n, d]`` vectors, in one pass over batches; sums are kept in float64."""
-    d, n = sae.d_in, len(vectors)
+def measure_sae(sae: TopKSAE, vectors: Tensor, batch_size: int = 4096, rows: Tensor | None = None) -> SAEQuality:
+    """Quality of ``sae`` on ``[n, d]`` vectors, in one pass over batches; sums are kept in float64.
+
+    Args:
+        sae: the autoencoder.
+        vectors: ``[n, d]``.
+        batch_size: vectors at a time.
+        rows: ``[m]`` numbers of the vectors that count; all of them when omitted.
+    """
+    d, n = sae.d_in, len(vectors if rows is None else rows)
     sums = vectors.new_zeros(4, d, dtype=torch.float64)  # of x, x^2, error, error^2
     firing = torch.zeros(sae.n_latents, dtype=torch.long, device=vectors.device)
     cosine = vectors.new_zeros((), dtype=torch.float64)
     # Moments around a point near the mean lose no digits.
-    origin = vectors[:batch_size].mean(dim=0)
-    for x in torch.split(vectors, batch_size):
+    origin = vectors[slice(batch_size) if rows is None else rows[:batch_size]].mean(dim=0)
+    for batch in torch.split(vectors if rows is None else rows, batch_size):
+        x = batch if rows is None else vectors[batch]
         output = sae(x)
         cosine += torch.cosine_similarity(x, output.reconstruction, dim=1).sum()
         firing += torch.bincount(output.indices[output.values > 0], minlength=sae.n_latents)
@@ -318,6 +332,7 @@ class SAEFit:
     seconds: float
 
 
+_SAMPLED = 2**28  # numbers of which mean and variance are taken, a gigabyte
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(steps_done, steps_planned, text)``."""
 
@@ -365,9 +380,11 @@ def fit_sae(
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(settings.seed)
     held_out = split_by_user(users.cpu(), settings.validation_share, generator).to(vectors.device)
-    train, valid = vectors[~held_out], vectors[held_out]
+    # By number, since a copy of the vectors may not fit into memory.
+    train, valid = (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
     n = len(train)
-    sae.to(vectors.device).train().initialize(train, generator, settings.center)
+    sample = train if n * sae.d_in <= _SAMPLED else train[:: -(-n * sae.d_in // _SAMPLED)]
+    sae.to(vectors.device).train().initialize(vectors[sample], generator, settings.center)
     dead_after = settings.dead_after if settings.dead_after is not None else max(n, 100_000)
     per_epoch = math.ceil(n / settings.batch_size)
     planned = settings.epochs * per_epoch
@@ -389,7 +406,7 @@ def fit_sae(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * min(1.0, (planned - step) / decay_steps)
-            x = train[batch]
+            x = vectors[train[batch]]
             output: SAEOutput = sae(x)
             optimizer.zero_grad(set_to_none=True)
             loss = sae.loss(x, output, settings.aux_coef, dead_after, settings.batch_variance)
@@ -402,7 +419,7 @@ def fit_sae(
             inputs += len(batch)
             if progress is not None:
                 progress(step, planned, f"validation FVU {history[-1]:.4f}" if history else "")
-        history.append(measure_sae(sae, valid).fvu)
+        history.append(measure_sae(sae, vectors, rows=valid).fvu)
         if history[-1] < best_fvu:
             best_fvu, best_epoch, best_state = history[-1], len(history), copy.deepcopy(sae.state_dict())
     sae.load_state_dict(best_state)
@@ -413,7 +430,7 @@ def fit_sae(
         inputs=inputs,
         n_train=n,
         n_valid=len(valid),
-        quality=measure_sae(sae, valid),
+        quality=measure_sae(sae, vectors, rows=valid),
         history=history,
         seconds=time.perf_counter() - started,
     )

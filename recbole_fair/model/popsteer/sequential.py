@@ -28,5 +28,11 @@ class PopSteerSequential(PopSteer):
         config = self._config
         with progress_bar("Representations", show_progress) as move:
             return collect_prefix_vectors(
-                self.base, inter.user, inter.item, config["sae_vectors"], config["sae_vector_stride"], move
+                self.base,
+                inter.user,
+                inter.item,
+                config["sae_vectors"],
+                config["sae_vector_stride"],
+                move,
+                config["eval_memory_mb"],
             )

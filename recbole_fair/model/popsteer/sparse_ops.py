@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,17 +99,39 @@ def scatter_rows(values: Tensor, indices: Tensor, rows: Tensor, n: int) -> Tenso
     Returns:
         ``[n, d]``.
     """
+    owner, place, starts = _sorted_places(indices, n)
+    weights = values.reshape(-1).index_select(0, place)
+    return F.embedding_bag(owner, rows, starts, mode="sum", per_sample_weights=weights)
+
+
+_SUM = 0  # the number of embedding_bag's mode "sum"
+_NARROW = 2**16  # NumPy sorts sixteen bits by counting
+_latest: tuple[Tensor, int, int, tuple[Tensor, Tensor, Tensor]] | None = None
+
+
+def _sorted_places(indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The places of ``indices`` ``[B, K]`` in order of what stands there.
+
+    Encoder and decoder ask for the same ones one after the other, so the last answer is kept.
+
+    Returns:
+        Rows ``[B * K]`` and places ``[B * K]`` in that order, and where each of ``0..n-1`` begins ``[n]``.
+    """
+    global _latest
+    if _latest is not None:
+        known, version, size, answer = _latest
+        same = known.data_ptr() == indices.data_ptr() and known.shape == indices.shape and known.is_set_to(indices)
+        if same and version == indices._version and size == n:
+            return answer
     flat = indices.reshape(-1)
-    narrow = flat.to(torch.int16 if n <= torch.iinfo(torch.int16).max else torch.int32)
-    order = narrow.argsort(stable=True)
+    if indices.device.type == "cpu" and n <= _NARROW:
+        place = torch.from_numpy(flat.numpy().astype(np.uint16).argsort(kind="stable"))
+    else:
+        place = flat.to(torch.int32).argsort(stable=True)
     counts = torch.bincount(flat, minlength=n)
-    return F.embedding_bag(
-        order // indices.shape[1],
-        rows,
-        counts.cumsum(0) - counts,
-        mode="sum",
-        per_sample_weights=values.reshape(-1)[order],
-    )
+    answer = place // indices.shape[1], place, counts.cumsum(0) - counts
+    _latest = indices.detach(), indices._version, n, answer
+    return answer
 
 
 def _decode(values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
@@ -117,10 +140,12 @@ def _decode(values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
 
 def _row_products(rows: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     """``out[b, k] = rows[b] @ weight[indices[b, k]]``: the gradient of :func:`_decode` in its values."""
-    with torch.enable_grad():
-        values = torch.zeros(indices.shape, dtype=rows.dtype, device=rows.device, requires_grad=True)
-        (products,) = torch.autograd.grad(_decode(values, indices, weight.detach()), values, rows)
-    return products
+    n, k = indices.shape
+    bags = torch.arange(n, device=indices.device)
+    products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows, weight, indices.reshape(-1), bags * k, bags.repeat_interleave(k), _SUM
+    )
+    return products.view(n, k)
 
 
 class _TopKLinear(torch.autograd.Function):

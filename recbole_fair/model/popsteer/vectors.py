@@ -7,6 +7,8 @@ start where the window starts; longer prefixes need a window each, or, with ``st
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +18,8 @@ import numpy.typing as npt
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
+
+from recbole_fair.errors import FairError
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
@@ -44,6 +48,7 @@ def collect_prefix_vectors(
     which: Literal["all", "last"] = "all",
     stride: int = 1,
     progress: Progress | None = None,
+    most_mb: int | None = None,
 ) -> UserVectors:
     """Representations of the prefixes of every user's sequence.
 
@@ -57,9 +62,14 @@ def collect_prefix_vectors(
             ``L - stride + 1`` and ``L`` items instead of exactly ``L``. Counted back from the end of each sequence,
             so that each user's last vector is exact. Only with ``encode``.
         progress: called as ``progress(rows_done, rows, "")``.
+        most_mb: on a CPU, vectors that take more megabytes than this are written to a temporary file and mapped into
+            memory, page by page as they are read.
 
     Returns:
         Vectors in the order of the interactions, on the device of the model.
+
+    Raises:
+        FairError: the folder of temporary files has no room for them.
     """
     window = int(base.max_seq_length)
     starts, ends = _bounds(users)
@@ -77,7 +87,7 @@ def collect_prefix_vectors(
             rows_of = (first[index], last[index], keep[index])
             out, target = _encode_rows(base, users, sequence, rows_of, device)
             if vectors is None:
-                vectors = out.new_empty(len(items), out.shape[1])
+                vectors = _room(out, len(items), most_mb)
             vectors[target] = out
             if progress is not None:
                 progress(min(begin + rows, len(order)), len(order), "")
@@ -90,6 +100,23 @@ def collect_prefix_vectors(
     if which == "last":
         return UserVectors(vectors[is_last.to(device)], owners[is_last], is_last[is_last])
     return UserVectors(vectors, owners, is_last)
+
+
+def _room(like: Tensor, n: int, most_mb: int | None) -> Tensor:
+    """``[n, d]`` for vectors like these ``[m, d]``, in memory or in a temporary file without a name."""
+    n_bytes = n * like.shape[1] * like.element_size()
+    if like.device.type != "cpu" or most_mb is None or n_bytes <= most_mb * 2**20:
+        return like.new_empty(n, like.shape[1])
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise FairError(
+            f"The users' vectors take {n_bytes / 2**20:.0f} MB, and {folder} has {free / 2**20:.0f} MB left: set "
+            "TMPDIR to a folder with room, raise eval_memory_mb, or set sae_vectors=last."
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        mapped = np.memmap(file, dtype=like.numpy().dtype, mode="w+", shape=(n, like.shape[1]))
+    return torch.from_numpy(mapped)
 
 
 def _bounds(users: IntArray) -> tuple[IntArray, IntArray]:

@@ -335,6 +335,8 @@ def test_collected_vectors_are_those_of_scoring_time(sasrec: SASRec) -> None:
     sasrec.train()  # dropout 0.5 must not reach the vectors
     found = collect_prefix_vectors(sasrec, users, items)
     again = collect_prefix_vectors(sasrec, users, items)
+    mapped = collect_prefix_vectors(sasrec, users, items, most_mb=0)
+    assert torch.equal(mapped.vectors, found.vectors)
     assert sasrec.training
     assert torch.equal(found.vectors, again.vectors)
     sasrec.eval()

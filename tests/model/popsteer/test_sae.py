@@ -227,3 +227,29 @@ def test_geometric_median_resists_an_outlier() -> None:
     points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5], [1000.0, 1000.0]])
     median = geometric_median(points, iterations=500)
     assert (median - torch.tensor([0.5, 0.5])).norm() < 0.4
+
+
+def test_places_are_sorted_anew_for_other_indices() -> None:
+    torch.manual_seed(9)
+    values, rows = torch.randn(6, 3), torch.randn(6, 4)
+    indices = torch.stack([torch.randperm(9)[:3] for _ in range(6)])
+    for _ in range(3):
+        dense = torch.zeros(6, 9).scatter_add_(1, indices, values)
+        torch.testing.assert_close(scatter_rows(values, indices, rows, 9), dense.T @ rows)
+        torch.testing.assert_close(scatter_rows(values, indices, rows, 12)[:9], dense.T @ rows)
+        indices[0] = torch.randperm(9)[:3]  # in place: the same memory with other numbers
+
+
+def test_gradients_of_a_step_are_those_of_the_plain_formula() -> None:
+    torch.manual_seed(4)
+    sae, x = TopKSAE(6, 24, 4).double(), torch.randn(40, 6, dtype=torch.float64) + 1.0
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    found = torch.autograd.grad(sae.loss(x, sae(x), 0.0, 10), list(sae.parameters()))
+    pre = (x - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+    top = pre.topk(4)
+    dense = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    plain = (x - dense @ sae.W_dec - sae.b_dec).square().sum() / 40
+    for a, b in zip(found, torch.autograd.grad(plain, list(sae.parameters())), strict=True):
+        torch.testing.assert_close(a, b)
