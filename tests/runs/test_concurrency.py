@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
+import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,38 @@ from recbole_fair.cli import main
 WORDS = ["--epochs=2", "--embedding_size=4", "--topk=[3]", "--metrics=[NDCG,GiniIndex]", "--valid_metric=NDCG@3",
          "--state=ERROR", "--show_progress=false"]  # fmt: skip
 ROUNDS = [1, pytest.param(20, marks=pytest.mark.slow)]
-SLOW_ROUNDS = [pytest.param(number, marks=pytest.mark.slow) for number in (1, 20)]
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "recbole_fair", *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+# Processes that have imported everything: two of them begin within the same moment, and twenty pairs take no hour.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["recbole_fair.quick_start", "recbole_fair.runs.sweep", "recbole_fair.runs.compare"])
 
 
-def main_alone(folder: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command with nobody beside it, in this process."""
-    monkeypatch.chdir(folder)
-    with pytest.raises(SystemExit) as stop:
+def command(folder: Path, words: list[str], barrier: Any) -> None:
+    """What a process does: the command, once the others are there."""
+    os.chdir(folder)
+    with (
+        open(os.devnull, "w") as nothing,
+        open(f"{os.getpid()}.err", "w") as errors,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(errors),
+    ):
+        barrier.wait(300)
         main(words)
-    assert stop.value.code == 0
 
 
-def both(folder: Path, *commands: list[str]) -> None:
-    processes = [started(folder, *words) for words in commands]
+def at_once(folder: Path, *commands: list[str]) -> None:
+    """Run commands in processes of their own that begin together; all must end well."""
+    barrier = CONTEXT.Barrier(len(commands))
+    processes = [CONTEXT.Process(target=command, args=(folder, words, barrier)) for words in commands]
     for process in processes:
-        _, err = process.communicate(timeout=500)
-        assert process.returncode == 0, err.decode()
+        process.start()
+    for process in processes:
+        process.join(500)
+    for process in processes:
+        said = folder / f"{process.pid}.err"
+        assert process.exitcode == 0, said.read_text() if said.exists() else "it did not begin"
+        said.unlink()
 
 
 def documents(folder: Path, pattern: str) -> list[dict[str, Any]]:
@@ -57,14 +69,14 @@ def run_words(data: Path, seed: int, result: str) -> list[str]:
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_two_runs(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs(rounds: int, small_data: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
-        main_alone(tmp_path, run_words(small_data, seed, f"{seed}.json"), monkeypatch)
+        at_once(tmp_path, run_words(small_data, seed, f"{seed}.json"))
     alone = {seed: documents(tmp_path, f"{seed}.json")[0]["test_result"] for seed in (1, 2)}
     for number in range(rounds):
         folder = tmp_path / f"round-{number}"
         folder.mkdir()
-        both(folder, *(run_words(small_data, seed, "r.json") for seed in (1, 2)))
+        at_once(folder, *(run_words(small_data, seed, "r.json") for seed in (1, 2)))
         # One result file was asked for twice: both results stand.
         found = documents(folder, "r*.json")
         assert sorted(document["seed"] for document in found) == [1, 2]
@@ -75,9 +87,9 @@ def test_two_runs(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: py
     print(f"{rounds} of {rounds} pairs of runs")
 
 
-@pytest.mark.parametrize("rounds", SLOW_ROUNDS)
-def test_two_sweeps(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    main_alone(tmp_path, run_words(small_data, 1, "r.json"), monkeypatch)
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_two_sweeps(rounds: int, small_data: Path, tmp_path: Path) -> None:
+    at_once(tmp_path, run_words(small_data, 1, "r.json"))
     (checkpoint,) = tmp_path.glob("saved/*.pth")
     grids = ["reranker_alpha=0:1:0.25", "reranker_alpha=0.1,0.9"]
 
@@ -87,10 +99,10 @@ def test_two_sweeps(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: 
 
     asked = [(grids[0], "[NDCG,GiniIndex]"), (grids[1], "[NDCG,GiniIndex,Hit]")]
     for number, (grid, metrics) in enumerate(asked):
-        main_alone(tmp_path, words(grid, metrics, f"alone-{number}"), monkeypatch)
+        at_once(tmp_path, words(grid, metrics, f"alone-{number}"))
     expected = [documents(tmp_path, f"alone-{number}.json")[0] for number in range(2)]
     for number in range(rounds):
-        both(tmp_path, *(words(*one, f"round-{number}/s") for one in asked))
+        at_once(tmp_path, *(words(*one, f"round-{number}/s") for one in asked))
         found = {document["key"]: document for document in documents(tmp_path, f"round-{number}/s*.json")}
         assert set(found) == {document["key"] for document in expected}
         for document in expected:
@@ -101,25 +113,25 @@ def test_two_sweeps(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: 
     print(f"{rounds} of {rounds} pairs of sweeps")
 
 
-@pytest.mark.parametrize("rounds", SLOW_ROUNDS)
-def test_two_comparisons(rounds: int, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_two_comparisons(rounds: int, small_data: Path, tmp_path: Path) -> None:
     def words(output: str, epochs: int) -> list[str]:
         common = ["--models=BPR,Pop", "--seeds=1,", "--spread=none", f"--data_path={small_data}", "-d", "small"]
         settings = [*WORDS[1:], f"--epochs={epochs}", "--bootstrap=20"]
         return ["compare", *common, f"--output={output}", "--permutations=100", *settings]
 
     for epochs in (1, 2):
-        main_alone(tmp_path, words(f"alone-{epochs}", epochs), monkeypatch)
+        at_once(tmp_path, words(f"alone-{epochs}", epochs))
     expected = [documents(tmp_path, f"alone-{epochs}/comparison.json")[0] for epochs in (1, 2)]
     for number in range(rounds):
-        both(tmp_path, *(words(f"round-{number}", epochs) for epochs in (1, 2)))
+        at_once(tmp_path, *(words(f"round-{number}", epochs) for epochs in (1, 2)))
         found = documents(tmp_path, f"round-{number}/comparison*.json")
         assert sorted(document["settings"]["epochs"] for document in found) == [1, 2]
         for document in found:
             assert document["systems"] == expected[document["settings"]["epochs"] - 1]["systems"]
             assert document["failed"] == []
     # The same one twice shares its work.
-    both(tmp_path, words("same", 1), words("same", 1))
+    at_once(tmp_path, words("same", 1), words("same", 1))
     (document,) = documents(tmp_path, "same/comparison*.json")
     assert document["systems"] == expected[0]["systems"]
     print(f"{rounds} of {rounds} pairs of comparisons")
