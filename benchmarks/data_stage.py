@@ -109,7 +109,7 @@ def main() -> None:
         figures = {}
         print(f"{name}, {args.model}")
         for label, (side, settings) in runs.items():
-            found = figures[label] = in_process(side, args.model, folder, name, settings)
+            found = figures[label] = in_process(side, args, folder, name, settings)
             print(
                 f"{label:12s} {found['seconds']:7.2f} s, {found['processor']:7.2f} s of processor, "
                 f"{found['peak_mb']:6.0f} MB at most ({found['before_mb']:.0f} before), "
