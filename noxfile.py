@@ -1,6 +1,7 @@
-"""All checks: ``nox`` runs what a change must pass; ``-s tests`` takes each Python, ``-s ends`` old and new libraries.
+"""All checks: ``nox`` runs what a change must pass.
 
-A session makes an environment of its own, with PyTorch in it; ``nox -R`` takes the one of the last time.
+``-s tests`` takes each Python, ``-s oldest`` and ``-s newest`` the ends of what libraries may be. A session makes an
+environment of its own, with PyTorch in it; ``nox -R`` takes the one of the last time.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-#: Ends of the supported ranges. RecBole 1.2.1, on Python 3.11, with the oldest and with newer libraries.
-LIBRARIES = {
-    "oldest": ["torch==2.4.*", "numpy==1.26.*", "scipy==1.9.*", "pandas==1.5.*"],
-    "newest": ["torch==2.*", "numpy==2.*", "scipy==1.*", "pandas==2.*"],
-}
+#: The ends of the supported ranges, each on the Python that has it.
+OLDEST = [
+    "torch==2.4.*", "numpy==1.22.*", "scipy==1.9.*", "pandas==1.5.*", "scikit-learn==1.3.*", "matplotlib==3.8.*",
+    "click==8.1.*", "Jinja2==3.1.*", "plotly==5.18.*", "setuptools<81",
+]  # fmt: skip
+NEWEST = ["torch==2.*", "numpy==2.*", "scipy==1.*", "pandas==2.*", "matplotlib==3.*", "plotly==7.*"]
 
 nox.options.sessions = ["lint", "types", "tests-3.11", "docs"]
 nox.options.default_venv_backend = "venv"
@@ -41,15 +43,21 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests; words after ``--`` go to pytest."""
-    _install(session, "test")
+    _install(session, "test,tune")
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
 
 
-@nox.session(python="3.11")
-@nox.parametrize("libraries", list(LIBRARIES))
-def ends(session: nox.Session, libraries: str) -> None:
-    """The tests with the oldest and the newest libraries that the package allows."""
-    session.install("-e", ".[test]", *LIBRARIES[libraries])
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """The tests with the oldest libraries that the package allows."""
+    session.install("-e", ".[test,tune]", *OLDEST)
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session(python="3.13")
+def newest(session: nox.Session) -> None:
+    """The tests with the newest libraries that the package allows."""
+    session.install("--upgrade", "-e", ".[test,tune]", *NEWEST)
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
 
 

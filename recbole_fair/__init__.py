@@ -2,6 +2,6 @@
 
 from recbole_fair.recbole_mends import install as _mend_recbole
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _mend_recbole()

@@ -380,7 +380,7 @@ SPECS: tuple[MetricSpec, ...] = (
         "PCE",
         "mean over levels of (tau - tau_hat)^2, mean over users",
         "tau_hat: share of the history at most as popular as the list's tau quantile (order statistic ceil(tau n), the "
-        f"minimum at 0). Levels 0, .1 ... 1 (pce_levels). {_HISTORY_NOTE}",
+        f"minimum at 0). Levels 0, 0.1 ... 1 (pce_levels). {_HISTORY_NOTE}",
         0,
         1,
         smaller=True,
@@ -399,7 +399,7 @@ SPECS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "CKL",
-        "sum_g p_g ln(p_g / (.99 q_g + .01 p_g)), groups of history (p) and list (q), mean over users",
+        "sum_g p_g ln(p_g / (0.99 q_g + 0.01 p_g)), groups of history (p) and list (q), mean over users",
         "Groups: group_field; an item of several groups counts equally for each, an item of none is ignored. Natural "
         f"logarithm. {_HISTORY_NOTE}",
         0,

@@ -22,6 +22,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.evaluator.result import plain
 from recbole_fair.io.atomic import atomic_file
+from recbole_fair.report.notebook import InNotebook
 
 Metrics = Mapping[str, float]
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ _OPTIONAL = {"optional": True}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Document(Mapping[str, Any]):
+class Document(InNotebook):
     """What all documents hold; each concrete class sets ``kind``.
 
     Attributes:

@@ -15,7 +15,7 @@ from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.report.audits import audit_sentences, tests_table
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
-from recbole_fair.report.documents import EvaluationDocument, named
+from recbole_fair.report.documents import Document, EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
 from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences, frontier_tables
 from recbole_fair.report.group_tables import MOST, group_tables
@@ -37,6 +37,8 @@ from recbole_fair.report.words import (
     verdict,
 )
 
+# plotly.js 4.1.1 with the flat kinds of figures alone: a third of the whole (npm: plotly.js-cartesian-dist-min).
+_PLOTLY = "plotly-cartesian.min.js"
 _SIDES = {"popular": "Neurons that lean to popular users", "unpopular": "Neurons that lean to unpopular users"}
 
 
@@ -121,7 +123,6 @@ def page(sources: Sources) -> str:
         FairError: for a document whose entries are not what its kind says.
     """
     from jinja2 import Environment
-    from plotly.offline import get_plotlyjs
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("report.html"))
     sections = sections_of(sources)
@@ -136,7 +137,7 @@ def page(sources: Sources) -> str:
         version=__version__,
         style=_asset("style.css"),
         script=_asset("script.js"),
-        plotly=get_plotlyjs(),
+        plotly=_asset(_PLOTLY),
         figures=embedded(plots),
         short=short,
         percent=signed_percent,
@@ -202,6 +203,24 @@ def sections_of(sources: Sources) -> list[Section]:
     if together is not None:
         sections[0].plots.insert(0, together)
     return sections
+
+
+def section_of(document: Document) -> Section:
+    """The section of one document.
+
+    Args:
+        document: a result document.
+    """
+    return _FORMS[document.kind].section(document.kind, Source(document, ""))
+
+
+def sentences_of(document: Document) -> list[str]:
+    """What one document says in words.
+
+    Args:
+        document: a result document.
+    """
+    return _FORMS[document.kind].sentences(document)
 
 
 def _plane(sources: Sources) -> tuple[str, str]:

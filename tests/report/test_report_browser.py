@@ -120,3 +120,7 @@ def test_the_buttons_and_the_numbers(browser: Any, report: Path) -> None:
     browser.execute_script(f"{summary}.click()")
     assert browser.execute_script(f"return {summary}.parentElement.querySelector('table').offsetHeight") > 40
     assert browser.get_log("browser") == []
+
+
+def test_the_page_is_small(report: Path) -> None:
+    assert report.stat().st_size < 2_000_000
