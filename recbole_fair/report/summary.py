@@ -94,4 +94,5 @@ def sweep_lines(result: Mapping[str, Any], decimals: int, most: int = 25) -> lis
 
 def change(value: float, base: float) -> str:
     """By how much a value differs from a base, in percent; a dash where that says nothing."""
-    return f"{100 * (value / base - 1):+.1f} %" if base and value == value and base == base else "-"
+    says_something = base and value == value and base == base and value * base >= 0
+    return f"{100 * (value / base - 1):+.1f} %" if says_something else "-"

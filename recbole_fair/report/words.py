@@ -117,8 +117,8 @@ def verdict(metric: str, before: float, after: float) -> str:
 
 
 def relative(before: float | None, after: float | None) -> float | None:
-    """Change as a share of the base's value, None where there is none."""
-    if before is None or after is None or not before:
+    """Change as a share of the base's value, None where there is none: through 0 a share says nothing."""
+    if before is None or after is None or not before or before * after < 0:
         return None
     return after / before - 1
 
