@@ -287,6 +287,29 @@ def measure_sae(sae: TopKSAE, vectors: Tensor, batch_size: int = 4096, rows: Ten
     )
 
 
+@torch.no_grad()
+def _spread(vectors: Tensor, rows: Tensor, batch_size: int = 4096) -> Tensor:
+    """Summed squared distance of some vectors from their mean, float64, as :func:`measure_sae` works it out."""
+    sums = vectors.new_zeros(2, vectors.shape[1], dtype=torch.float64)
+    origin = vectors[rows[:batch_size]].mean(dim=0)
+    for batch in torch.split(rows, batch_size):
+        part = (vectors[batch] - origin).double()
+        sums[0] += part.sum(dim=0)
+        sums[1] += part.square().sum(dim=0)
+    total: Tensor = (sums[1] - sums[0].square() / len(rows)).sum()
+    return total.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+@torch.no_grad()
+def _fvu(sae: TopKSAE, vectors: Tensor, rows: Tensor, spread: Tensor, batch_size: int = 4096) -> float:
+    """The FVU of :func:`measure_sae` alone, for the look after every epoch."""
+    error = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
+    for batch in torch.split(rows, batch_size):
+        x = vectors[batch]
+        error += (x - sae(x).reconstruction).double().square().sum(dim=0)
+    return float(error.sum() / spread)
+
+
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
@@ -382,7 +405,7 @@ def fit_sae(
     held_out = split_by_user(users.cpu(), settings.validation_share, generator).to(vectors.device)
     # By number, since a copy of the vectors may not fit into memory.
     train, valid = (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
-    n = len(train)
+    n, spread = len(train), _spread(vectors, valid)
     sample = train if n * sae.d_in <= _SAMPLED else train[:: -(-n * sae.d_in // _SAMPLED)]
     sae.to(vectors.device).train().initialize(vectors[sample], generator, settings.center)
     dead_after = settings.dead_after if settings.dead_after is not None else max(n, 100_000)
@@ -419,7 +442,7 @@ def fit_sae(
             inputs += len(batch)
             if progress is not None:
                 progress(step, planned, f"validation FVU {history[-1]:.4f}" if history else "")
-        history.append(measure_sae(sae, vectors, rows=valid).fvu)
+        history.append(_fvu(sae, vectors, valid, spread))
         if history[-1] < best_fvu:
             best_fvu, best_epoch, best_state = history[-1], len(history), copy.deepcopy(sae.state_dict())
     sae.load_state_dict(best_state)

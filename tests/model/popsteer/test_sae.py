@@ -253,3 +253,10 @@ def test_gradients_of_a_step_are_those_of_the_plain_formula() -> None:
     plain = (x - dense @ sae.W_dec - sae.b_dec).square().sum() / 40
     for a, b in zip(found, torch.autograd.grad(plain, list(sae.parameters())), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_best_epoch_is_that_of_the_quality() -> None:
+    x, users = mixture(600, 8, 12, 2, seed=6)
+    fit = fit_sae(TopKSAE(8, 32, 4), x, users, SAESettings(epochs=4, batch_size=64))
+    assert fit.history[fit.best_epoch - 1] == min(fit.history)
+    assert fit.quality.fvu == fit.history[fit.best_epoch - 1]
