@@ -290,13 +290,13 @@ class Recommender:
         found.notes += self.notes
         found.unknown_items = unknown_items
         if unknown_items:
-            found.notes.append(f"{unknown_items} items of histories are not known to the model and were skipped.")
+            found.notes.append(f"Items of histories that the model does not know, skipped: {unknown_items}.")
         if self._knows_users_by_name:
             found.unknown_users = int((numbers == 0).sum())
             if users is None:
                 raise FairError(f"{self.config['model']} knows users by name, not by history: give users.")
         if found.unknown_users:
-            found.notes.append(f"{found.unknown_users} users are not known to the model.")
+            found.notes.append(f"Users whom the model does not know: {found.unknown_users}.")
         return names, rows, numbers, found
 
     def numbered(self, given: Sequence[Sequence[Token]]) -> tuple[Rows, int]:
@@ -487,7 +487,7 @@ class Recommender:
         found.place(index, self._masked(scores, rows.take(index), numbers[index], exclude_seen, blocked))
         why = "unknown users" if self._knows_users_by_name else "without a known item in their history"
         found.notes.append(
-            f"{len(index)} users ({why}) got the most popular items; their scores are numbers of interactions."
+            f"Users who got the most popular items ({why}): {len(index)}. Their scores are numbers of interactions."
         )
 
 

@@ -155,8 +155,8 @@ def test_unknown_items_empty_histories_and_long_ones(trained, in_tmp):
     assert [int(rec.popularity[rec.item_ids.index(item)]) for item in found.items[1]] == [
         int(rec.popularity[i]) for i in most
     ]
-    assert any("2 items of histories are not known" in note for note in found.notes)
-    assert any("2 users (without a known item" in note for note in found.notes)
+    assert any("the model does not know, skipped: 2." in note for note in found.notes)
+    assert any("most popular items (without a known item in their history): 2." in note for note in found.notes)
 
 
 def test_users_who_are_not_known(trained, in_tmp):
