@@ -224,6 +224,12 @@ _ENTRIES_OF_TRAINING: dict[str, tuple[type, ...]] = {
     "random": (dict,),
     "loader": (dict, torch.Tensor, type(None)),
 }
+# What only some trainers write.
+_OTHERS_OF_TRAINING: dict[str, tuple[type, ...]] = {
+    "optimizers": (dict, type(None)),
+    "optimizer_in_use": (str, type(None)),
+    "progress": (dict, type(None)),
+}
 _ENTRIES_OF_CONFIG: dict[str, tuple[type, ...]] = {
     "seed": (int, type(None)),
     "epochs": (int,),
@@ -243,7 +249,8 @@ def check_entries(content: Mapping[str, Any], source: str | Path) -> None:
     training = content["training"]
     states = [("state_dict", content["state_dict"])]
     if training is not None:
-        _check_types(training, _ENTRIES_OF_TRAINING, source, "training.")
+        others = {name: types for name, types in _OTHERS_OF_TRAINING.items() if name in training}
+        _check_types(training, _ENTRIES_OF_TRAINING | others, source, "training.")
         states.append(("training.state_dict", training["state_dict"] or {}))
     for name, state in states:
         for key, value in state.items():

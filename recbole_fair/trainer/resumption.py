@@ -54,11 +54,19 @@ def progress_of(model: Any) -> dict[str, Any]:
 
 
 def restore_progress(model: Any, progress: Mapping[str, Any] | None) -> None:
-    """Put back what :func:`progress_of` took."""
+    """Put back what :func:`progress_of` took.
+
+    Raises:
+        FairError: if this is the progress of another model.
+    """
     for name, value in (progress or {}).items():
         if name not in _PROGRESS or name not in vars(model):
             raise FairError(f"The checkpoint holds {name!r}, which is no progress of {type(model).__name__}.")
-        setattr(model, name, value.to(getattr(model, name).device) if isinstance(value, torch.Tensor) else value)
+        own = getattr(model, name)
+        like = isinstance(own, torch.Tensor) and isinstance(value, torch.Tensor) and own.shape == value.shape
+        if not like and (isinstance(own, torch.Tensor) or type(value) is not int):
+            raise FairError(f"The checkpoint holds {name!r} as {value!r}, which does not fit {type(model).__name__}.")
+        setattr(model, name, value.to(own.device) if isinstance(value, torch.Tensor) else value)
 
 
 def epochs_that_count(epochs: int, eval_step: int, validated: bool) -> int:

@@ -118,6 +118,7 @@ def test_every_entry_and_setting_as_something_else(
     halves = [{**content, "training": {**training, name: value}} for name in training for value in ODD]
     halves += [{**content, "training": {k: v for k, v in training.items() if k != name}} for name in training]
     halves += [{**content, "training": value} for value in ODD]
+    halves += [{**content, "training": {**training, "progress": {"update": value}}} for value in ODD]
     resumed = []
     for entries in halves:
         given = {**settings, "resume": save_checkpoint("odd.pth", entries)}
@@ -125,6 +126,16 @@ def test_every_entry_and_setting_as_something_else(
     with capsys.disabled():
         for name, found in (("evaluated", told), ("resumed", resumed)):
             print(f"\n{len(found)} crafted checkpoints {name}: {len(found) - found.count(None)} refused in a sentence")
+
+
+@pytest.mark.parametrize("name", ["progress", "optimizers", "optimizer_in_use"])
+@pytest.mark.parametrize("value", [float("inf"), 7, [1], {"update": 1}])
+def test_training_that_others_wrote_is_not_gone_on_from(
+    name: str, value: Any, content: dict[str, Any], small_data: Path
+) -> None:
+    path = save_checkpoint("odd.pth", {**content, "training": {**content["training"], name: value}})
+    settings = {"data_path": str(small_data), "epochs": 2, "embedding_size": 4, "show_progress": False, "resume": path}
+    assert sentence_of(run_recbole_fair, "BPR", "small", config_dict=settings)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
