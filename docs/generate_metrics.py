@@ -144,7 +144,7 @@ NOTES = """## Intervals, groups, curves
 - `group_metrics` reports per-user metrics by group: `[mainstream, gender]` NDCG by these groups, `{mainstream:
   {metrics: [Recall], bins: 3}}` what is named there. `mainstream`: mean Jaccard similarity of a user's training items
   to those of all other users, 5 (or `bins`) equally large groups from low to high. `drift`: symmetric KL divergence
-  of the item groups (`group_field`) between the two halves of the history, users above each of `thresholds` (0, .5,
+  of the item groups (`group_field`) between the two halves of the history, users above each of `thresholds` (0, 0.5,
   1, 2, 3, 4; groups overlap) or `bins` equal groups. `popularity_taste`: share of head items in the history, lowest
   20 %, middle 60 %, highest 20 % of users. Any other name is a column of the data set's `.user` file, by value or,
   with `bins`, by rank of the number. The file is read beside the data set: neither the model's inputs nor the
@@ -159,7 +159,7 @@ NOTES = """## Intervals, groups, curves
 REASONS = {
     "ndcg": "LensKit discounts by max(1, log2(rank)), so that ranks 1 and 2 count alike; RecTools divides by the gain "
     "of five hits even where fewer items are held out.",
-    "exposuregini": "LensKit's exposure falls geometrically with the rank (.85 a place), ours as 1/log2(rank+1).",
+    "exposuregini": "LensKit's exposure falls geometrically with the rank (0.85 a place), ours as 1/log2(rank+1).",
     "itemcoverage": "RecBole divides by the number of items plus the padding item (31 here, 30 ours).",
     "giniindex": "RecBole counts the padding item as one more item that is never shown: (G n + 1) / (n + 1).",
     "shannonentropy": "RecBole divides the entropy by the number of distinct recommended items.",

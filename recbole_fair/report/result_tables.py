@@ -14,7 +14,7 @@ _OPENED = re.compile(r"<!-- (?:results|end of) (\S+) -->")
 
 
 def cell(value: float | None, deviation: float | None = None, whole: bool = False) -> str:
-    """A number as the tables print it: four digits without the zero before the point, fewer of large ones.
+    """A number as the tables print it: four digits after the point, fewer of large ones.
 
     Args:
         value: the number; None gives an empty cell.
@@ -24,12 +24,8 @@ def cell(value: float | None, deviation: float | None = None, whole: bool = Fals
     if value is None:
         return ""
     digits = 0 if whole else 1 if abs(value) >= 10 else 4
-    text = _without_zero(f"{value:.{digits}f}")
-    return text if deviation is None else f"{text} ± {_without_zero(f'{deviation:.{digits}f}')}"
-
-
-def _without_zero(text: str) -> str:
-    return re.sub(r"^(-?)0\.", r"\1.", text)
+    text = f"{value:.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
 def change(value: float, base: float) -> str:
