@@ -277,6 +277,8 @@ def _names(text: str) -> list[str]:
 @click.option("--map", "map_", default="auto", show_default=True, help="Map of users: umap, pca, none or auto.")
 @click.option("--strongest", type=int, default=10, show_default=True, help="Neurons of either side shown one by one.")
 @click.option("--permutations", type=int, default=499, show_default=True, help="Of the test on the distances.")
+@click.option("--controls/--no-controls", default=True, help="Compare the autoencoder with random and other features.")
+@click.option("--reseeds", type=int, default=2, show_default=True, help="Autoencoders of other seeds among them.")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
 def explain(
     path: str,
@@ -285,6 +287,8 @@ def explain(
     map_: str,
     strongest: int,
     permutations: int,
+    controls: bool,
+    reseeds: int,
     settings: tuple[str, ...],
 ) -> None:
     """Write the dossier of a steered model: what its neurons or probes respond to, as tables and figures.
@@ -298,7 +302,7 @@ def explain(
         from recbole_fair.quick_start import explain_checkpoint
         from recbole_fair.runs.dossiers.base import Options
 
-        options = Options(map=map_, strongest=strongest, permutations=permutations)
+        options = Options(map=map_, strongest=strongest, permutations=permutations, controls=controls, reseeds=reseeds)
         result = explain_checkpoint(path, output_dir, split, options, config_dict)
     _report_failures(result.failed_files)
 

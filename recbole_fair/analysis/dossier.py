@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -28,6 +29,9 @@ class NeuronDossier:
         map: places of users on a plane, or None.
         map_method: ``umap`` or ``pca``, or None.
         distances: Wasserstein distances and their test.
+        every: one row a neuron: label, effect on every concept, items, and for some what turning it does.
+        concepts: what the fit knew of each concept, the one that is steered first.
+        controls: what else could have steered, at the same accuracy, or None.
         notes: sentences for whoever reads the dossier.
         seconds: by part.
     """
@@ -46,6 +50,9 @@ class NeuronDossier:
     map: pd.DataFrame | None
     map_method: str | None
     distances: pd.DataFrame
+    every: pd.DataFrame
+    concepts: list[dict[str, Any]]
+    controls: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

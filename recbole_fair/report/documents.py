@@ -359,6 +359,9 @@ class NeuronsDocument(DossierDocument):
         surface: metrics over the grid of strengths.
         map: places of users on a plane by group, or None.
         distances: Wasserstein distances and their test.
+        every: every neuron that fires: label, firing rate, effect on each concept, items, what turning it does.
+        concepts: the concepts of the fit, the one that is steered first.
+        controls: the autoencoder and its controls at the same accuracy, or None.
     """
 
     kind: ClassVar[str] = "neurons"
@@ -372,6 +375,9 @@ class NeuronsDocument(DossierDocument):
     surface: Sequence[Row]
     map: Row | None
     distances: Sequence[Row]
+    every: Sequence[Row] = ()
+    concepts: Sequence[Row] = ()
+    controls: Row | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -10,6 +10,8 @@ import pandas as pd
 
 from recbole_fair.analysis.dossier import NeuronDossier, SiteDossier
 from recbole_fair.analysis.populations import Floats
+from recbole_fair.evaluator.directions import display_name
+from recbole_fair.report.concept_words import said_of
 from recbole_fair.report.documents import rows_of
 from recbole_fair.report.summary import number, text_table
 
@@ -42,7 +44,22 @@ def neuron_entries(dossier: NeuronDossier) -> dict[str, Any]:
         "surface": rows_of(dossier.surface),
         "map": None if dossier.map is None else _map_document(dossier.map, str(dossier.map_method)),
         "distances": rows_of(dossier.distances),
+        "every": _every(dossier),
+        "concepts": dossier.concepts,
+        "controls": dossier.controls,
     }
+
+
+def _every(dossier: NeuronDossier) -> list[dict[str, Any]]:
+    """Every neuron that fires, in as many digits as are read; empty cells are left out."""
+    fires = dossier.every["frequency"] > 0
+    return [
+        {key: _rounded(value) for key, value in row.items() if value == value} for row in rows_of(dossier.every[fires])
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _histogram(values: Floats, limits: tuple[float, float], bins: int) -> dict[str, list[float]]:
@@ -120,7 +137,32 @@ def neuron_lines(document: Mapping[str, Any]) -> list[str]:
          number(row["p_value"], 3)]
         for row in document["distances"]
     ]  # fmt: skip
-    return [*lines, *text_table(["", "real", "steered", "change", "p"], rows), ""]
+    lines += [*text_table(["", "real", "steered", "change", "p"], rows), ""]
+    return [*said_of(lines, document.get("concepts") or ()), *control_sentences(document)]
+
+
+def control_sentences(document: Mapping[str, Any]) -> list[str]:
+    """Whether the trained autoencoder beats its controls, in one sentence with intervals; none without them."""
+    found = document.get("controls")
+    if not found:
+        return []
+    trained, *others = found["arms"]
+    goal, metric = display_name(found["goal"]), display_name(found["metric"])
+    parts = []
+    for verdict, words in (("yes", "beats"), ("open", "is not told apart from"), ("no", "is beaten by")):
+        named = [
+            f"{arm['name']} ({goal} {number(arm['goal'])}, difference {arm['goal_difference']:+.4f}, 95 % "
+            f"{arm['low']:+.4f} to {arm['high']:+.4f})"
+            for arm in others
+            if arm["beaten"] == verdict
+        ]
+        if named:
+            parts.append(f"{words} {'; '.join(named)}")
+    return [
+        f"At {metric} {number(trained['metric'])} (the base has {number(found['base']['metric'])}) the trained "
+        f"autoencoder, with {goal} {number(trained['goal'])} (base {number(found['base']['goal'])}), "
+        f"{'; it '.join(parts)}."
+    ]
 
 
 def site_lines(document: Mapping[str, Any]) -> list[str]:

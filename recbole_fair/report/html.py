@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.report.audits import audit_sentences, tests_table
 from recbole_fair.report.comparison_plots import comparison_plots, comparison_sentences, comparison_tables
+from recbole_fair.report.concept_words import said_of
 from recbole_fair.report.documents import Document, EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
 from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences, frontier_tables
 from recbole_fair.report.group_tables import MOST, group_tables
+from recbole_fair.report.neurons_page import control_tables, neuron_sentences, neurons_table
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.study import study_sentences, study_tables
@@ -51,12 +53,14 @@ class Table:
         header: of every column.
         rows: cells as text; a cell ``("better", text)`` is marked as such.
         note: a sentence below it.
+        search: whether a field above it finds rows.
     """
 
     caption: str
     header: list[str]
     rows: list[list[Any]]
     note: str = ""
+    search: bool = False
 
 
 @dataclass
@@ -350,8 +354,16 @@ def _study_section(anchor: str, source: Source) -> Section:
 def _dossier_section(anchor: str, source: Source) -> Section:
     dossier = source.content
     section = _common(anchor, source, "Neurons" if dossier.get("strongest") else "Probes")
-    section.plots = dossier_plots(dossier)
-    section.neurons = {_SIDES[side]: entries for side, entries in (dossier.get("strongest") or {}).items() if entries}
+    concepts = dossier.get("concepts") or ()
+    section.plots = [replace(plot, **said_of(vars(plot), concepts)) for plot in dossier_plots(dossier)]
+    section.neurons = {
+        said_of(_SIDES[side], concepts): entries
+        for side, entries in (dossier.get("strongest") or {}).items()
+        if entries
+    }
+    section.tables += [Table(*table) for table in control_tables(dossier)]
+    if dossier.get("every"):
+        section.tables.append(Table(*neurons_table(dossier), search=True))
     if dossier.get("normality"):
         rows: list[list[Any]] = []
         for row in dossier["normality"]:
@@ -394,7 +406,7 @@ _FORMS = {
     "tuning": _Form("search", "Search for ", tuning_sentences, _tuning_section),
     "comparison": _Form("comparison", "", comparison_sentences, _comparison_section),
     "study": _Form("study", "", study_sentences, _study_section),
-    "neurons": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
+    "neurons": _Form("dossier", "Inside ", neuron_sentences, _dossier_section),
     "sites": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
 }
 

@@ -14,7 +14,8 @@ from recbole_fair.data.facts.concepts import Concept
 from recbole_fair.data.facts.interactions import Interactions
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.model.popsteer.neurons import COLUMNS, neuron_row, strongest_neurons
-from recbole_fair.model.popsteer.sae import SAEFit, SAEQuality, TopKSAE
+from recbole_fair.model.popsteer.quality import SAEQuality
+from recbole_fair.model.popsteer.sae import SAEFit, TopKSAE
 
 _SMOOTHING = 10  # users of average activation added to each item before items are ranked by their users' activation
 _N_STRONGEST = 10

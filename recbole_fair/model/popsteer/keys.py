@@ -17,6 +17,13 @@ POPSTEER_KEYS: dict[str, Key] = {
     ),
     "sae_k": Key("int", low=1, high=10**6, what="latents kept for a user"),
     "sae_encoder_bias": Key("bool", what="whether the autoencoder's encoder has a bias"),
+    "sae_selection": Key(
+        "str", choices=("topk", "batch_topk", "matryoshka"), what="how the autoencoder's latents are selected"
+    ),
+    "sae_activation": Key("str", choices=("relu", "abs"), what="largest pre-activations, or largest in magnitude"),
+    "sae_score_coef": Key(
+        "float", low=0, what="weight of the error in scores of all items beside that of the reconstruction"
+    ),
     "sae_aux_coef": Key("float", low=0, what="weight of the dead latents' loss"),
     "sae_dead_after": Key("int", low=1, optional=True, what="inputs without firing after which a latent is dead"),
     "sae_learning_rate": Key("float", low=0, open_low=True, what="learning rate of the autoencoder"),
@@ -33,6 +40,12 @@ POPSTEER_KEYS: dict[str, Key] = {
     "beta": Key("float", low=0, what="smallest effect size that is steered", scope="strength"),
     "steer_sigma": Key(
         "str", choices=("group", "pooled", "real", "crossed"), what="deviation that scales the steps", scope="strength"
+    ),
+    "steer_norm": Key(
+        "str",
+        choices=("global", "side"),
+        what="|d| over the largest of all or of its own side",
+        scope="strength",
     ),
     "steer_mode": Key(
         "str", choices=("popsteer", "noise", "random_select", "dense"), what="PopSteer or an ablation", scope="strength"

@@ -75,19 +75,29 @@ def choose_sigma(table: Tensor, which: str) -> Tensor:
     return table[:, COLUMNS.index("std_real")]
 
 
-def steering_weights(d: Tensor, alpha_pop: float, alpha_unpop: float, beta: float) -> Tensor:
+def steering_weights(d: Tensor, alpha_pop: float, alpha_unpop: float, beta: float, by_side: bool = False) -> Tensor:
     """``[N]`` weights ``alpha * |d| / max |d|`` (PopSteer Eq. 5), 0 where ``|d| <= beta``.
 
-    The largest ``|d|`` is taken over all neurons; with ``beta=0`` every neuron with a nonzero effect is steered.
+    The largest ``|d|`` is taken over all neurons or, ``by_side``, over those that lean to the neuron's own side, as in
+    the authors' later code. With ``beta=0`` every neuron with a nonzero effect is steered.
     """
     size = d.abs()
     alpha = torch.where(d > 0, torch.full_like(d, alpha_pop), torch.full_like(d, alpha_unpop))
-    largest = size.max().clamp_min(torch.finfo(d.dtype).tiny)
+    largest = size.max()
+    if by_side:
+        largest = torch.where(d > 0, d.clamp_min(0.0).max(), (-d).clamp_min(0.0).max())
+    largest = largest.clamp_min(torch.finfo(d.dtype).tiny)
     return torch.where((size > beta) & (size > 0), alpha * size / largest, torch.zeros_like(d))
 
 
 def steering_moves(
-    table: Tensor, alpha_pop: float, alpha_unpop: float, beta: float, sigma: str, shuffle_seed: int | None = None
+    table: Tensor,
+    alpha_pop: float,
+    alpha_unpop: float,
+    beta: float,
+    sigma: str,
+    shuffle_seed: int | None = None,
+    by_side: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """How far neurons move: weights (PopSteer Eq. 5), and what is added to the pre-activations (Eq. 4).
 
@@ -100,12 +110,13 @@ def steering_moves(
         beta: smallest effect size that is steered, exclusive.
         sigma: see :func:`choose_sigma`.
         shuffle_seed: hands the same moves to as many randomly chosen neurons instead (the paper's RandomSelect).
+        by_side: see :func:`steering_weights`.
 
     Returns:
         Two ``[N]``: weight and shift of each neuron; a shuffled move keeps its weight.
     """
     d = table[:, COLUMNS.index("effect_size")]
-    weights = steering_weights(d, alpha_pop, alpha_unpop, beta)
+    weights = steering_weights(d, alpha_pop, alpha_unpop, beta, by_side)
     shift = -d.sign() * weights * choose_sigma(table, sigma)
     if shuffle_seed is None:
         return weights, shift

@@ -39,7 +39,8 @@ from recbole_fair.model.popsteer.neurons import (
     steering_moves,
     write_neuron_table,
 )
-from recbole_fair.model.popsteer.sae import SAEQuality, SAESettings, TopKSAE, fit_sae, measure_sae
+from recbole_fair.model.popsteer.quality import SAEQuality, measure_sae
+from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae
 from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.sided_users import SidedUsers, users_of
@@ -82,6 +83,7 @@ class PopSteer(ConceptSteering):
     alpha_unpop: float = 2.0
     beta: float = 0.0
     steer_sigma: str = "group"
+    steer_norm: str = "global"
     steer_mode: str = "popsteer"
     noise_std: float = 1.0
     dense_strength: float = 2.0
@@ -97,7 +99,14 @@ class PopSteer(ConceptSteering):
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
         d = self.vector_size()
-        self.sae = TopKSAE(d, config["sae_scale"] * d, config["sae_k"], config["sae_encoder_bias"])
+        self.sae = TopKSAE(
+            d,
+            config["sae_scale"] * d,
+            config["sae_k"],
+            config["sae_encoder_bias"],
+            selection=config["sae_selection"] or "topk",
+            activation=config["sae_activation"] or "relu",
+        )
         self.sae.eval()
         n = self.sae.n_latents
         self.register_buffer("neurons", torch.zeros(n, len(COLUMNS), dtype=torch.float64))
@@ -107,6 +116,7 @@ class PopSteer(ConceptSteering):
         self.register_buffer("concept_means", torch.zeros(1, 2, d, dtype=torch.float64))
         self._noise: torch.Generator | None = None
         self._given_shift: Tensor | None = None
+        self._given_edit: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def kind_on(cls, base: type[Split]) -> type[PostHocModel]:
@@ -232,7 +242,8 @@ class PopSteer(ConceptSteering):
         vectors = self.collect_vectors(inter, show_progress)
         seconds["vectors"] = time.perf_counter() - start
         with progress_bar("Sparse autoencoder", show_progress) as move:
-            fit = fit_sae(self.sae, vectors.vectors, vectors.users, self._sae_settings(), move)
+            items = self.base.item_representations().detach()[1:]  # without the padding
+            fit = fit_sae(self.sae, vectors.vectors, vectors.users, self.sae_settings(), move, items)
         seconds["autoencoder"] = fit.seconds
 
         start = time.perf_counter()
@@ -268,7 +279,8 @@ class PopSteer(ConceptSteering):
         self.report["seconds"] = seconds
         return self.report
 
-    def _sae_settings(self) -> SAESettings:
+    def sae_settings(self) -> SAESettings:
+        """The recipe of the autoencoder."""
         config = self._config
         return SAESettings(
             learning_rate=config["sae_learning_rate"],
@@ -278,6 +290,7 @@ class PopSteer(ConceptSteering):
             stopping_step=config["sae_stopping_step"],
             aux_coef=config["sae_aux_coef"],
             dead_after=config["sae_dead_after"],
+            score_coef=config["sae_score_coef"] or 0.0,
             seed=self._seed,
         )
 
@@ -328,7 +341,9 @@ class PopSteer(ConceptSteering):
             steps = [(self.neurons_of(row), -step, -step) for row, step in self.concept_steps()]
         weights, shift = torch.zeros(2, len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
         for table, alpha_pop, alpha_unpop in steps:
-            moves = steering_moves(table, alpha_pop, alpha_unpop, self.beta, self.steer_sigma, shuffle_seed=shuffle)
+            moves = steering_moves(
+                table, alpha_pop, alpha_unpop, self.beta, self.steer_sigma, shuffle, by_side=self.steer_norm == "side"
+            )
             weights, shift = weights + moves[0].abs(), shift + moves[1]
         return weights, shift
 
@@ -358,6 +373,16 @@ class PopSteer(ConceptSteering):
         finally:
             self._given_shift = before
 
+    @contextmanager
+    def use_edit(self, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside the block the variant ``steered`` is what this function makes of representations ``[B, d]``."""
+        before = self._given_edit
+        self._given_edit = edit
+        try:
+            yield
+        finally:
+            self._given_edit = before
+
     def restart_noise(self) -> None:
         """Noise starts anew, so that the same users in the same order meet the same noise."""
         self._noise = None
@@ -365,6 +390,8 @@ class PopSteer(ConceptSteering):
     @torch.no_grad()
     def edit(self, users: Tensor, variant: str) -> Tensor:
         """``[B, d]`` reconstructed or steered representations; order: shift, top-k, ReLU, decode."""
+        if self._given_edit is not None and variant == "steered":
+            return self._given_edit(users)
         if variant == "reconstructed":
             reconstruction: Tensor = self.sae(users).reconstruction
             return reconstruction
@@ -395,17 +422,11 @@ class PopSteer(ConceptSteering):
             return lambda batch: self.base.represent_users(batch) + towards
         shift = self.steering_shift() if variant == "steered" else torch.zeros_like(self.sae.b_enc)
 
-        def reconstruct(users: Tensor, offset: Tensor) -> Tensor:
-            pre = (users - self.sae.b_dec) @ self.sae.W_enc.t() + offset
-            values, indices = pre.topk(self.sae.k, dim=1)
-            chosen = torch.nn.functional.embedding(indices, self.sae.W_dec)
-            return (values.relu().unsqueeze(2) * chosen).sum(1) + self.sae.b_dec
-
         def represent(batch: Mapping[str, Tensor]) -> Tensor:
             users = self.base.represent_users(batch)
-            steered = reconstruct(users, self.sae.b_enc + shift)
+            steered = self.sae.reconstruct_with(users, self.sae.b_enc + shift)
             if variant == "steered" and self.keep_reconstruction_error:
-                return users + (steered - reconstruct(users, self.sae.b_enc))
+                return users + (steered - self.sae.reconstruct_with(users, self.sae.b_enc))
             return steered
 
         return represent

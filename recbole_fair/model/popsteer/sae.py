@@ -1,6 +1,6 @@
 """Top-k sparse autoencoder over user representations (Gao et al., 2024; PopSteer, WWW 2026, section 2).
 
-``TopKSAE`` is the model, ``fit_sae`` trains it on a tensor of vectors, ``measure_sae`` says how good it is.
+``TopKSAE`` is the model, ``fit_sae`` trains it on a tensor of vectors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from recbole_fair.errors import FairError
+from recbole_fair.model.popsteer.quality import SAEQuality, fvu_of, measure_sae, spread_of
+from recbole_fair.model.popsteer.score_error import ScoreError, score_error
 from recbole_fair.model.popsteer.sparse_ops import grouped_topk, sparse_decode, topk_linear
+
+_BATCH_WIDTH = 4  # latents of a row that batch_topk keeps at most, as a multiple of k
+_THRESHOLD_RATE = 0.01  # of the running mean of a batch's least activation
 
 
 class SAEOutput(NamedTuple):
@@ -25,7 +30,7 @@ class SAEOutput(NamedTuple):
     reconstruction: Tensor
     """``[B, d]``."""
     values: Tensor
-    """``[B, K]`` kept activations, never negative; 0 means that the latent did not fire."""
+    """``[B, K]`` kept activations, never negative under ``relu``; 0 means that the latent did not fire."""
     indices: Tensor
     """``[B, K]`` the latents they belong to, in no particular order."""
 
@@ -42,6 +47,11 @@ class TopKSAE(nn.Module):
         k: latents kept a row, in ``1..n_latents``.
         encoder_bias: learn ``b_enc``; ``False`` is the paper's Eq. 2.
         normalize_decoder: keep the decoder's rows at unit norm during training.
+        selection: ``topk``: the ``k`` largest of each row. ``batch_topk``: as many as ``k`` a row on average, the
+            largest of a batch while training and those above a threshold afterwards, at most ``4 k`` a row (Bussmann et
+            al., 2024). ``matryoshka``: as ``topk``, but the first 1/16, 1/8, 1/4 and 1/2 of the latents have to
+            reconstruct alone as well (Bussmann et al., 2025).
+        activation: ``relu``, or ``abs``: the ``k`` largest in magnitude, with their signs.
 
     Raises:
         FairError: ``k`` outside ``1..n_latents``.
@@ -53,9 +63,17 @@ class TopKSAE(nn.Module):
     b_enc: Tensor
     inputs_since_fired: Tensor
     input_variance: Tensor
+    threshold: Tensor
 
     def __init__(
-        self, d_in: int, n_latents: int, k: int, encoder_bias: bool = True, normalize_decoder: bool = True
+        self,
+        d_in: int,
+        n_latents: int,
+        k: int,
+        encoder_bias: bool = True,
+        normalize_decoder: bool = True,
+        selection: str = "topk",
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         if not 1 <= k <= n_latents:
@@ -64,7 +82,10 @@ class TopKSAE(nn.Module):
                 "lower sae_k or raise sae_scale."
             )
         self.d_in, self.n_latents, self.k = d_in, n_latents, k
-        self.normalize_decoder = normalize_decoder
+        self.normalize_decoder, self.selection, self.activation = normalize_decoder, selection, activation
+        self.width = min(_BATCH_WIDTH * k, n_latents) if selection == "batch_topk" else k
+        if selection == "batch_topk":
+            self.register_buffer("threshold", torch.zeros(()))
         rows = torch.empty(n_latents, d_in)
         self.W_enc = nn.Parameter(rows)
         self.W_dec = nn.Parameter(rows.clone())
@@ -112,9 +133,31 @@ class TopKSAE(nn.Module):
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc.t())
 
     def select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the ``k`` largest pre-activations of each row of ``[B, N]`` and apply the ReLU: values, indices."""
-        values, indices = grouped_topk(pre, self.k)
-        return values.relu(), indices
+        """Select among pre-activations ``[B, N]``: values and indices of what is kept."""
+        if self.activation == "abs":
+            _, indices = grouped_topk(pre.abs(), self.width)
+            return self._activated(pre.gather(1, indices)), indices
+        values, indices = grouped_topk(pre, self.width)
+        return self._activated(values), indices
+
+    def _activated(self, values: Tensor) -> Tensor:
+        """Activations of the best pre-activations of each row: what does not fire becomes 0."""
+        values = values if self.activation == "abs" else values.relu()
+        if self.selection != "batch_topk":
+            return values
+        size = values.detach().abs()
+        if self.training:
+            number = min(self.k * len(size), size.numel())
+            return values * (size >= size.flatten().topk(number).values.min())
+        return values * (size > self.threshold)
+
+    def reconstruct_with(self, x: Tensor, bias: Tensor) -> Tensor:
+        """``[B, d_in]`` reconstructions by plain operations that can be exported, ``bias`` in place of ``b_enc``."""
+        pre = (x - self.b_dec) @ self.W_enc.t() + bias
+        indices = (pre.abs() if self.activation == "abs" else pre).topk(self.width, dim=1).indices
+        values = self._activated(pre.gather(1, indices))
+        chosen = nn.functional.embedding(indices, self.W_dec)
+        return (values.unsqueeze(2) * chosen).sum(1) + self.b_dec
 
     def encode_sparse(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Activations as values ``[B, K]`` and indices ``[B, K]``.
@@ -129,8 +172,8 @@ class TopKSAE(nn.Module):
             # Nothing is added, but the centre's gradient comes from that of the bias instead of from all inputs.
             center = center.detach()
             bias = bias - self.W_enc.detach() @ (self.b_dec - center)
-        values, indices = topk_linear(x - center, self.W_enc, bias, self.k)
-        return values.relu(), indices
+        values, indices = topk_linear(x - center, self.W_enc, bias, self.width, self.activation == "abs")
+        return self._activated(values), indices
 
     def encode(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """Activations as a dense ``[B, N]`` tensor; arguments as in :meth:`encode_sparse`."""
@@ -153,7 +196,13 @@ class TopKSAE(nn.Module):
     # -- training ------------------------------------------------------------------------------------------------
 
     def loss(
-        self, x: Tensor, output: SAEOutput, aux_coef: float, dead_after: int, batch_variance: bool = False
+        self,
+        x: Tensor,
+        output: SAEOutput,
+        aux_coef: float,
+        dead_after: int,
+        batch_variance: bool = False,
+        score: ScoreError | None = None,
     ) -> Tensor:
         """Fraction of variance unexplained plus ``aux_coef`` times the dead latents' loss (AuxK of Gao et al.).
 
@@ -167,15 +216,30 @@ class TopKSAE(nn.Module):
             aux_coef: gamma of PopSteer section 2.
             dead_after: a latent is dead when more inputs than this have passed since it fired.
             batch_variance: divide by the variance of this batch, not by that of the training vectors.
+            score: adds how far the scores of the reconstructions are from those of the vectors.
         """
         residual = x - output.reconstruction
         variance = _total_variance(x) if batch_variance else self.input_variance
         loss = residual.square().sum() / (len(x) * variance.clamp_min(torch.finfo(x.dtype).tiny))
+        if self.selection == "matryoshka":
+            parts = [loss, *(self._prefix_error(x, output, size) / (len(x) * variance) for size in self.prefixes)]
+            loss = torch.stack(parts).mean()
+        if score is not None:
+            loss = loss + score.weight * (residual @ score.gram * residual).sum() / len(x)
         if aux_coef > 0:
             dead = (self.inputs_since_fired > dead_after).nonzero().squeeze(1)
             if len(dead):
                 loss = loss + aux_coef * self._aux_loss(x, residual.detach(), dead)
         return loss
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """Numbers of first latents that have to reconstruct alone under ``matryoshka``."""
+        return tuple(size for part in (16, 8, 4, 2) if (size := self.n_latents // part) > 0)
+
+    def _prefix_error(self, x: Tensor, output: SAEOutput, size: int) -> Tensor:
+        part = self.decode_sparse(output.values * (output.indices < size), output.indices)
+        return (x - part).square().sum()
 
     def _aux_loss(self, x: Tensor, target: Tensor, dead: Tensor) -> Tensor:
         k_aux = min(max(self.k, self.d_in // 2), len(dead))
@@ -188,8 +252,11 @@ class TopKSAE(nn.Module):
     def count_firing(self, output: SAEOutput) -> None:
         """Advance the dead counter by one batch: inputs seen since each latent last fired."""
         self.inputs_since_fired += len(output.values)
-        fired = output.values > 0
+        fired = output.values != 0
         self.inputs_since_fired[output.indices if bool(fired.all()) else output.indices[fired]] = 0
+        if self.selection == "batch_topk" and bool(fired.any()):
+            least = output.values.abs()[fired].min()
+            self.threshold.copy_(least if self.threshold == 0 else self.threshold.lerp(least, _THRESHOLD_RATE))
 
     @torch.no_grad()
     def project_gradient(self) -> None:
@@ -223,93 +290,6 @@ def _total_variance(x: Tensor) -> Tensor:
     return x.var(dim=0, correction=0).sum()
 
 
-# -- quality -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SAEQuality:
-    """How well an autoencoder reconstructs a set of vectors."""
-
-    fvu: float
-    """Summed squared error over the summed squared distance from the vectors' mean; 0 is perfect."""
-    explained_variance: float
-    """``1 - var(x - x_hat) / var(x)``, variances summed over dimensions: blind to a constant error."""
-    cosine: float
-    """Mean cosine similarity of vector and reconstruction (PopSteer Table 3)."""
-    l0: float
-    """Mean number of latents that fire."""
-    alive_share: float
-    """Share of the latents that fired at least once on these vectors."""
-    frequency: Tensor
-    """``[N]`` share of the vectors on which each latent fired."""
-
-    def as_dict(self) -> dict[str, float]:
-        """The scalar values, for a result document."""
-        names = ("fvu", "explained_variance", "cosine", "l0", "alive_share")
-        return {name: getattr(self, name) for name in names}
-
-
-@torch.no_grad()
-def measure_sae(sae: TopKSAE, vectors: Tensor, batch_size: int = 4096, rows: Tensor | None = None) -> SAEQuality:
-    """Quality of ``sae`` on ``[n, d]`` vectors, in one pass over batches; sums are kept in float64.
-
-    Args:
-        sae: the autoencoder.
-        vectors: ``[n, d]``.
-        batch_size: vectors at a time.
-        rows: ``[m]`` numbers of the vectors that count; all of them when omitted.
-    """
-    d, n = sae.d_in, len(vectors if rows is None else rows)
-    sums = vectors.new_zeros(4, d, dtype=torch.float64)  # of x, x^2, error, error^2
-    firing = torch.zeros(sae.n_latents, dtype=torch.long, device=vectors.device)
-    cosine = vectors.new_zeros((), dtype=torch.float64)
-    # Moments around a point near the mean lose no digits.
-    origin = vectors[slice(batch_size) if rows is None else rows[:batch_size]].mean(dim=0)
-    for batch in torch.split(vectors if rows is None else rows, batch_size):
-        x = batch if rows is None else vectors[batch]
-        output = sae(x)
-        cosine += torch.cosine_similarity(x, output.reconstruction, dim=1).sum()
-        firing += torch.bincount(output.indices[output.values > 0], minlength=sae.n_latents)
-        for row, part in ((0, x - origin), (2, x - output.reconstruction)):
-            part = part.double()
-            sums[row] += part.sum(dim=0)
-            sums[row + 1] += part.square().sum(dim=0)
-    total = (sums[1] - sums[0].square() / n).sum()
-    error_variance = (sums[3] - sums[2].square() / n).sum()
-    scale = total.clamp_min(torch.finfo(torch.float64).tiny)
-    return SAEQuality(
-        fvu=float(sums[3].sum() / scale),
-        explained_variance=float(1.0 - error_variance / scale),
-        cosine=float(cosine / n),
-        l0=float(firing.sum()) / n,
-        alive_share=float((firing > 0).double().mean()),
-        frequency=firing.double() / n,
-    )
-
-
-@torch.no_grad()
-def _spread(vectors: Tensor, rows: Tensor, batch_size: int = 4096) -> Tensor:
-    """Summed squared distance of some vectors from their mean, float64, as :func:`measure_sae` works it out."""
-    sums = vectors.new_zeros(2, vectors.shape[1], dtype=torch.float64)
-    origin = vectors[rows[:batch_size]].mean(dim=0)
-    for batch in torch.split(rows, batch_size):
-        part = (vectors[batch] - origin).double()
-        sums[0] += part.sum(dim=0)
-        sums[1] += part.square().sum(dim=0)
-    total: Tensor = (sums[1] - sums[0].square() / len(rows)).sum()
-    return total.clamp_min(torch.finfo(torch.float64).tiny)
-
-
-@torch.no_grad()
-def _fvu(sae: TopKSAE, vectors: Tensor, rows: Tensor, spread: Tensor, batch_size: int = 4096) -> float:
-    """The FVU of :func:`measure_sae` alone, for the look after every epoch."""
-    error = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)
-    for batch in torch.split(rows, batch_size):
-        x = vectors[batch]
-        error += (x - sae(x).reconstruction).double().square().sum(dim=0)
-    return float(error.sum() / spread)
-
-
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +314,8 @@ class SAESettings:
     """Share of the users whose vectors are held out."""
     batch_variance: bool = False
     center: Literal["mean", "median"] = "mean"
+    score_coef: float = 0.0
+    """How much the error in scores of all items counts beside the error of the reconstruction."""
     seed: int = 0
 
 
@@ -383,7 +365,12 @@ def split_by_user(users: Tensor, share: float, generator: torch.Generator) -> Te
 
 
 def fit_sae(
-    sae: TopKSAE, vectors: Tensor, users: Tensor, settings: SAESettings, progress: Progress | None = None
+    sae: TopKSAE,
+    vectors: Tensor,
+    users: Tensor,
+    settings: SAESettings,
+    progress: Progress | None = None,
+    items: Tensor | None = None,
 ) -> SAEFit:
     """Train ``sae`` in place on ``[n, d]`` vectors and leave it in its best state on held-out users.
 
@@ -396,6 +383,7 @@ def fit_sae(
         users: ``[n]`` user of each vector.
         settings: the recipe.
         progress: called after each step.
+        items: ``[n_items, d]`` vectors of the items, whose scores are to stay what they were.
 
     Returns:
         Epochs, counts and validation quality.
@@ -405,9 +393,10 @@ def fit_sae(
     held_out = split_by_user(users.cpu(), settings.validation_share, generator).to(vectors.device)
     # By number, since a copy of the vectors may not fit into memory.
     train, valid = (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
-    n, spread = len(train), _spread(vectors, valid)
+    n, spread = len(train), spread_of(vectors, valid)
     sample = train if n * sae.d_in <= _SAMPLED else train[:: -(-n * sae.d_in // _SAMPLED)]
     sae.to(vectors.device).train().initialize(vectors[sample], generator, settings.center)
+    score = None if items is None else score_error(items, vectors[sample], settings.score_coef)
     dead_after = settings.dead_after if settings.dead_after is not None else max(n, 100_000)
     per_epoch = math.ceil(n / settings.batch_size)
     planned = settings.epochs * per_epoch
@@ -432,7 +421,7 @@ def fit_sae(
             x = vectors[train[batch]]
             output: SAEOutput = sae(x)
             optimizer.zero_grad(set_to_none=True)
-            loss = sae.loss(x, output, settings.aux_coef, dead_after, settings.batch_variance)
+            loss = sae.loss(x, output, settings.aux_coef, dead_after, settings.batch_variance, score)
             loss.backward()  # type: ignore[no-untyped-call]
             sae.project_gradient()
             optimizer.step()
@@ -442,7 +431,7 @@ def fit_sae(
             inputs += len(batch)
             if progress is not None:
                 progress(step, planned, f"validation FVU {history[-1]:.4f}" if history else "")
-        history.append(_fvu(sae, vectors, valid, spread))
+        history.append(fvu_of(sae, vectors, valid, spread))
         if history[-1] < best_fvu:
             best_fvu, best_epoch, best_state = history[-1], len(history), copy.deepcopy(sae.state_dict())
     sae.load_state_dict(best_state)

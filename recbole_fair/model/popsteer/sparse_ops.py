@@ -53,7 +53,7 @@ def _group_size(columns: int, k: int) -> int:
     return size if size >= 4 else 1
 
 
-def topk_linear(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def topk_linear(x: Tensor, weight: Tensor, bias: Tensor, k: int, absolute: bool = False) -> tuple[Tensor, Tensor]:
     """The ``k`` largest outputs of a linear layer, differentiable, without the ``[B, N]`` outputs in memory.
 
     Args:
@@ -61,11 +61,12 @@ def topk_linear(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor
         weight: ``[N, d]``.
         bias: ``[N]``.
         k: how many outputs to keep a row.
+        absolute: whether the largest in magnitude are meant, which keep their signs.
 
     Returns:
         Values ``[B, k]`` and their columns ``[B, k]``, in no particular order.
     """
-    values, indices = _TopKLinear.apply(x, weight, bias, k)  # type: ignore[no-untyped-call]
+    values, indices = _TopKLinear.apply(x, weight, bias, k, absolute)  # type: ignore[no-untyped-call]
     return values, indices
 
 
@@ -150,7 +151,7 @@ def _row_products(rows: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
 
 class _TopKLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, absolute: bool) -> tuple[Tensor, Tensor]:
         rows, columns = x.shape[0], weight.shape[0]
         chunk = rows
         if x.device.type == "cpu":
@@ -162,7 +163,11 @@ class _TopKLinear(torch.autograd.Function):
         for start in range(0, rows, max(chunk, 1)):
             part = x[start : start + chunk]
             outputs = torch.addmm(bias, part, transposed, out=buffer[: part.shape[0]])
-            values[start : start + chunk], indices[start : start + chunk] = grouped_topk(outputs, k)
+            if absolute:
+                found = grouped_topk(outputs.abs(), k)[1]
+                values[start : start + chunk], indices[start : start + chunk] = outputs.gather(1, found), found
+            else:
+                values[start : start + chunk], indices[start : start + chunk] = grouped_topk(outputs, k)
         ctx.save_for_backward(x, weight, indices)
         ctx.mark_non_differentiable(indices)
         return values, indices
@@ -177,7 +182,7 @@ class _TopKLinear(torch.autograd.Function):
         grad_bias = None
         if want_bias:
             grad_bias = grad.new_zeros(weight.shape[0]).index_add_(0, indices.reshape(-1), grad.reshape(-1))
-        return grad_x, grad_weight, grad_bias, None
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 class _SparseDecode(torch.autograd.Function):

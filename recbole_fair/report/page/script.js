@@ -25,6 +25,22 @@
     );
   }
 
+  // Rows stay that hold every word of the search.
+  document.querySelectorAll(".search input").forEach((field) => {
+    const rows = Array.from(field.closest(".search").nextElementSibling.querySelectorAll("tbody tr"));
+    const texts = rows.map((row) => row.textContent.toLowerCase());
+    const status = field.closest(".search").querySelector("[role=status]");
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let found = 0;
+      rows.forEach((row, number) => {
+        row.hidden = !words.every((word) => texts[number].includes(word));
+        found += row.hidden ? 0 : 1;
+      });
+      status.textContent = words.length ? found + " of " + rows.length : "";
+    });
+  });
+
   const places = Array.from(document.querySelectorAll(".plot"));
   Promise.all(places.map(draw)).then(() => { document.documentElement.dataset.ready = "true"; });
   narrow.addEventListener("change", () => places.forEach(draw));

@@ -41,6 +41,8 @@ class Options:
         permutations: of the test on the distances.
         alphas: values of both strengths for the sensitivity surfaces.
         strengths: values of SPREE's strength.
+        controls: whether the autoencoder is compared with its controls.
+        reseeds: how often its recipe is repeated under another seed for that.
         seed: of everything drawn here; None is the model's seed plus 1000, other users than the fit has seen.
     """
 
@@ -52,6 +54,8 @@ class Options:
     permutations: int = 499
     alphas: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     strengths: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    controls: bool = True
+    reseeds: int = 2
     seed: int | None = None
 
     def __post_init__(self) -> None:

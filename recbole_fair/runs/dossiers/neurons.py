@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from recbole_fair.report.documents import DossierDocument, NeuronsDocument, rows
 from recbole_fair.report.dossiers import neuron_entries, neuron_lines
 from recbole_fair.report.neuron_figures import neuron_figures
 from recbole_fair.runs.dossiers.base import Dossier
+from recbole_fair.runs.dossiers.controls import Controls
 from recbole_fair.runs.dossiers.measures import lowered_neurons, surface_of, variant_metrics
+from recbole_fair.runs.dossiers.neuron_table import neuron_table, turned_neurons
 from recbole_fair.runs.dossiers.users import TrainingProfiles, collect
 
 _GROUPS = (*NAMES, "steered")
@@ -60,14 +63,7 @@ class NeuronsDossier(Dossier):
         notes: list[str] = []
         with clock("representations"):
             populations = collect(model, train_data, eval_data, options.synthetic_users, seed)
-        sizes = f"{len(populations.popular)} and {len(populations.unpopular)}"
-        if isinstance(model, TrainingProfiles):
-            notes.append(
-                "Users of popular and of unpopular items are the training users whose histories lean most to either "
-                f"side ({sizes})."
-            )
-        else:
-            notes.append(f"Users of popular and of unpopular items are synthetic ({sizes}), drawn anew.")
+        notes.append(_who_stands_for(model, populations))
         with clock("neurons"):
             table = on.neuron_frame(model)
             shown = on.strongest(model, options.strongest)
@@ -80,6 +76,7 @@ class NeuronsDossier(Dossier):
             table["head_share_of_top_users"] = on.head_share_of_top_users(users).reindex(table["neuron"]).to_numpy()
             _name_users(users, dataset)
             items = _name_items(items, dataset)
+            every = neuron_table(model, populations, dataset, items, trainer.config["group_field"])
         with clock("normality"):
             normality = on.normality_frame(model, populations)
             summary = on.normality_summary(normality, table["alive"])
@@ -87,7 +84,9 @@ class NeuronsDossier(Dossier):
         with clock("reduction"):
             variants = variant_metrics(trainer, eval_data)
             reduction = lowered_neurons(trainer, eval_data, lambda tasks: show(tasks, "Lowered neurons"))
-        with clock("surface"):
+            turned = turned_neurons(trainer, eval_data, chosen, lambda some: show(some, "Turned neurons"))
+            every = every.merge(turned, on="neuron", how="left")
+        with clock("surface"), _own_strengths(model):
             grid = {"alpha_pop": list(options.alphas), "alpha_unpop": list(options.alphas)}
             surface = surface_of(trainer, eval_data, grid, lambda settings: show(settings, "Strengths"))
         with clock("map"):
@@ -101,6 +100,11 @@ class NeuronsDossier(Dossier):
             distances = distance_frame(
                 clouds, plane, options.permutations, seed, lambda rounds: show(rounds, "Permutations")
             )
+        controls = None
+        if options.controls:
+            with clock("controls"):
+                compared = Controls(trainer, eval_data, populations, seed, options.reseeds)
+                controls = compared.compare(lambda arms: show(arms, "Controls"))
         self.found = NeuronDossier(
             neurons=table,
             strongest=shown,
@@ -116,6 +120,9 @@ class NeuronsDossier(Dossier):
             map=places,
             map_method=how,
             distances=distances,
+            every=every,
+            concepts=model.known_concepts,
+            controls=controls,
             notes=notes,
             seconds=clock.seconds,
         )
@@ -139,7 +146,13 @@ class NeuronsDossier(Dossier):
             "reduction": found.reduction,
             "strengths": found.surface,
             "distances": found.distances,
+            "every": found.every,
         }
+        if found.controls is not None:
+            tables |= {
+                "controls": pd.DataFrame(found.controls["arms"]),
+                "seeds": pd.DataFrame(found.controls["reseeds"]),
+            }
         return tables if found.map is None else {**tables, "map": found.map}
 
     def figures(self, metrics: Sequence[str], strengths: Mapping[str, Any]) -> dict[str, Callable[[], Figure]]:
@@ -149,6 +162,29 @@ class NeuronsDossier(Dossier):
     def lines(self, document: DossierDocument) -> list[str]:
         """Counts, the strongest neurons, distances."""
         return neuron_lines(document)
+
+
+def _who_stands_for(model: PopSteer, populations: Populations) -> str:
+    """A sentence on the users of either side."""
+    concept = model.known_concepts[0]
+    sizes = f"{len(populations.popular)} and {len(populations.unpopular)}"
+    what = "popular and of unpopular" if model.steers_popularity else f"{concept['label']} and of other"
+    if concept["of"] == "users":
+        return f"{concept['label']} and other users are the training users who have it and have not ({sizes})."
+    if isinstance(model, TrainingProfiles):
+        return f"Users of {what} items are the training users whose histories lean most to either side ({sizes})."
+    return f"Users of {what} items are synthetic ({sizes}), drawn anew."
+
+
+@contextmanager
+def _own_strengths(model: PopSteer) -> Iterator[None]:
+    """Inside the block the method's own strengths act, whatever ``steer`` says."""
+    before = model.steer
+    model.set_strengths(steer=None)
+    try:
+        yield
+    finally:
+        model.set_strengths(steer=before)
 
 
 def _name_users(users: pd.DataFrame, dataset: DataSet) -> None:

@@ -355,3 +355,10 @@ def test_collected_vectors_are_those_of_scoring_time(sasrec: SASRec) -> None:
     last = collect_prefix_vectors(sasrec, users, items, which="last")
     torch.testing.assert_close(last.vectors, exact[found.last], atol=1e-5, rtol=1e-4)
     assert last.last.all()
+
+
+def test_weights_by_side_are_relative_to_the_largest_of_that_side() -> None:
+    d = torch.tensor([4.0, 1.0, -2.0, -0.5, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(steering_weights(d, 2.0, 3.0, 0.0), torch.tensor([2.0, 0.5, 1.5, 0.375, 0.0]).double())
+    sided = steering_weights(d, 2.0, 3.0, 0.0, by_side=True)
+    torch.testing.assert_close(sided, torch.tensor([2.0, 0.5, 3.0, 0.75, 0.0]).double())

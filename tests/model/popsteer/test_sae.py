@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_fair.errors import FairError
-from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae, geometric_median, measure_sae, split_by_user
+from recbole_fair.model.popsteer.quality import measure_sae
+from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae, geometric_median, split_by_user
+from recbole_fair.model.popsteer.score_error import score_error
 from recbole_fair.model.popsteer.sparse_ops import grouped_topk, scatter_rows, sparse_decode, topk_linear
 
 
@@ -260,3 +262,92 @@ def test_the_best_epoch_is_that_of_the_quality() -> None:
     fit = fit_sae(TopKSAE(8, 32, 4), x, users, SAESettings(epochs=4, batch_size=64))
     assert fit.history[fit.best_epoch - 1] == min(fit.history)
     assert fit.quality.fvu == fit.history[fit.best_epoch - 1]
+
+
+# -- selections, activations, scores -----------------------------------------------------------------------------------
+
+
+def test_batch_topk_keeps_as_many_a_row_on_average_and_those_above_a_threshold_later() -> None:
+    torch.manual_seed(0)
+    sae, x = TopKSAE(8, 32, 3, selection="batch_topk"), torch.randn(50, 8)
+    pre = sae.encode_pre(x).relu()
+    sae.train()
+    dense = sae.encode(x)
+    assert int((dense > 0).sum(1).max()) <= 12
+    # The largest 3 x 50 of the batch, where no row has more than 12 of them.
+    least = pre.flatten().topk(150).values.min()
+    wanted = pre * (pre >= least)
+    assert int((wanted > 0).sum(1).max()) <= 12
+    torch.testing.assert_close(dense, wanted)
+    sae.count_firing(sae(x))
+    torch.testing.assert_close(sae.threshold, least.detach())
+    sae.eval()
+    torch.testing.assert_close(sae.encode(x), pre * (pre > least))
+
+
+def test_absolute_activations_keep_their_signs() -> None:
+    torch.manual_seed(1)
+    sae, x = TopKSAE(8, 32, 5, activation="abs").double(), torch.randn(40, 8, dtype=torch.float64)
+    x.requires_grad_()
+    pre = sae.encode_pre(x)
+    kept = pre * (pre.abs() >= pre.abs().topk(5, dim=1).values[:, -1:])
+    torch.testing.assert_close(sae.encode(x), kept)
+    assert bool((kept < 0).any())
+    parameters = [x, sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec]
+    ours = torch.autograd.grad(sae(x).reconstruction.square().sum(), parameters)
+    plain = torch.autograd.grad((kept @ sae.W_dec + sae.b_dec).square().sum(), parameters)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_matryoshka_adds_the_errors_of_the_first_latents_alone() -> None:
+    torch.manual_seed(2)
+    sae, x = TopKSAE(8, 32, 5, selection="matryoshka"), torch.randn(40, 8)
+    dense = sae.encode(x)
+    errors = []
+    for size in (32, 2, 4, 8, 16):
+        first = dense.clone()
+        first[:, size:] = 0
+        errors.append((x - first @ sae.W_dec - sae.b_dec).square().sum() / 40 / sae.input_variance)
+    torch.testing.assert_close(sae.loss(x, sae(x), 0.0, 10**9), torch.stack(errors).mean())
+
+
+def test_the_error_in_scores_is_that_over_all_items() -> None:
+    torch.manual_seed(3)
+    sae, x, items = TopKSAE(8, 32, 4), torch.randn(60, 8), torch.randn(25, 8)
+    output = sae(x)
+    change = (x - output.reconstruction) @ items.t()
+    scores = x @ items.t()
+    relative = change.square().sum() / (scores - scores.mean(0)).square().sum()
+    with_scores, without = (
+        sae.loss(x, output, 0.0, 10**9, score=score_error(items, x, coefficient)) for coefficient in (0.7, 0.0)
+    )
+    torch.testing.assert_close(with_scores - without, 0.7 * relative, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fit_for_scores_keeps_them_better() -> None:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(600, 12, generator=generator)
+    items = torch.randn(40, 12, generator=generator) * torch.tensor([3.0] * 3 + [0.1] * 9)  # few directions matter
+    users, errors = torch.arange(600), []
+    for coefficient in (0.0, 3.0):
+        sae = TopKSAE(12, 48, 3)
+        fit_sae(sae, x, users, SAESettings(epochs=15, batch_size=100, score_coef=coefficient), items=items)
+        errors.append(float(((x - sae(x).reconstruction) @ items.t()).square().mean()))
+    assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("selection", ["topk", "batch_topk", "matryoshka"])
+@pytest.mark.parametrize("activation", ["relu", "abs"])
+def test_every_selection_learns_and_is_exported_as_it_scores(selection: str, activation: str) -> None:
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(5))
+    sae = TopKSAE(8, 32, 4, selection=selection, activation=activation)
+    before = SAESettings(epochs=1, learning_rate=1e-9, batch_size=50)
+    start = fit_sae(sae, x, torch.arange(500), before).quality.fvu
+    fit = fit_sae(sae, x, torch.arange(500), SAESettings(epochs=15, batch_size=50))
+    assert fit.quality.fvu < 0.9 * start
+    shift = torch.randn(32, generator=torch.Generator().manual_seed(6)) * 0.1
+    torch.testing.assert_close(sae.reconstruct_with(x, sae.b_enc + shift), sae(x, shift).reconstruction)
+    fresh = TopKSAE(8, 32, 4, selection=selection, activation=activation)
+    fresh.load_state_dict(sae.state_dict())
+    torch.testing.assert_close(fresh.eval()(x).reconstruction, sae(x).reconstruction)

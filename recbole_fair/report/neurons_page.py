@@ -1,0 +1,93 @@
+"""What the page says of a dossier's neurons: the table of all of them, the controls, sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_fair.evaluator.directions import display_name
+from recbole_fair.report.concept_words import said_of
+from recbole_fair.report.dossiers import control_sentences
+from recbole_fair.report.words import Values, dossier_sentences, percent, short, signed
+
+_EFFECTS = 3
+_VERDICTS = {"yes": ("better", "yes"), "open": "open", "no": ("worse", "no")}
+
+
+def neuron_sentences(dossier: Values) -> list[str]:
+    """What a dossier of neurons found, with what its controls say."""
+    concepts = dossier.get("concepts") or ()
+    return [*said_of(dossier_sentences(dossier), concepts), *control_sentences(dossier)]
+
+
+def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str]:
+    """The table of all neurons that fire: caption, header, rows, note."""
+    turned = _turned(dossier)
+    header = ["neuron", "responds to", "fires for", "effect on concepts (d)", "promotes", *map(_heading, turned)]
+    rows = []
+    for row in sorted(dossier["every"], key=lambda row: -_strength(row)):
+        effects = sorted(
+            ((key[2:], value) for key, value in row.items() if key.startswith("d ")), key=lambda pair: -abs(pair[1])
+        )
+        text = ", ".join(f"{label} {value:+.2f}" for label, value in effects[:_EFFECTS])
+        cells = [str(row["neuron"]), row.get("label") or "–", percent(row["frequency"]), text, row.get("items") or "–"]
+        rows.append([*cells, *(signed(row.get(name)) for name in turned)])
+    note = (
+        "Attributes by tf-idf on the users and items that activate a neuron; the concepts on which its effect is "
+        "largest; the items whose scores it raises most."
+    )
+    if turned:
+        note += " The last columns, for the strongest neurons: what raising the neuron by two deviations changes."
+    return "All neurons that fire", header, rows, note
+
+
+def _turned(dossier: Values) -> list[str]:
+    """Names of what turning neurons changes."""
+    first = next((row for row in dossier["every"] if any("@" in key for key in row)), {})
+    return [key for key in first if "@" in key]
+
+
+def _heading(name: str) -> str:
+    metric, of, group = name.partition(" of ")
+    return f"{display_name(metric)}{of}{group}"
+
+
+def _strength(row: Values) -> float:
+    """The largest effect on any concept, for the order of the table."""
+    return max((abs(value) for key, value in row.items() if key.startswith("d ")), default=0.0)
+
+
+def control_tables(dossier: Values) -> list[tuple[str, list[str], list[list[Any]], str]]:
+    """Tables of the controls and of the seeds; none without them."""
+    found = dossier.get("controls")
+    if not found:
+        return []
+    goal, metric = display_name(found["goal"]), display_name(found["metric"])
+    base = ["the base", "0", short(found["base"]["metric"]), short(found["base"]["goal"]), "", "", ""]
+    arms: list[list[Any]] = [base]
+    for arm in found["arms"]:
+        cells: list[Any] = [arm["name"], short(arm["strength"], 3), short(arm["metric"]), short(arm["goal"])]
+        if "beaten" in arm:
+            cells += [signed(arm["goal_difference"]), f"{signed(arm['low'])} to {signed(arm['high'])}"]
+            cells.append(_VERDICTS[arm["beaten"]])
+        arms.append([*cells, *[""] * (7 - len(cells))])
+    seeds = [
+        [one["name"], short(one["largest_effect"], 3), short(one["above_1"]),
+         short(one["overlap_with_trained"], 3), short(one["overlap_of_strongest"], 3)]
+        for one in found["reseeds"]
+    ]  # fmt: skip
+    return [
+        (
+            "The trained autoencoder and its controls",
+            ["steered by", "strength", metric, goal, "trained − this", "95 % interval", "trained is better"],
+            arms,
+            f"Each control steers to the {metric} of the trained autoencoder, as near as halving its strength gets; "
+            "intervals by drawing users with replacement.",
+        ),
+        (
+            "Other seeds",
+            ["autoencoder", "largest |d|", "neurons above 1", "nearest feature", "nearest strong feature"],
+            seeds,
+            "Mean cosine of the ten strongest neurons of either side with the nearest feature, and with the nearest of "
+            "the twenty strongest, of each autoencoder. Other seeds are trained on the real users' vectors alone.",
+        ),
+    ]
