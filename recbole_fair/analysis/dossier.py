@@ -31,6 +31,7 @@ class NeuronDossier:
         distances: Wasserstein distances and their test.
         every: one row a neuron: label, effect on every concept, items, and for some what turning it does.
         concepts: what the fit knew of each concept, the one that is steered first.
+        information: how well representations tell who has a concept of users, before and after erasing it, or None.
         controls: what else could have steered, at the same accuracy, or None.
         notes: sentences for whoever reads the dossier.
         seconds: by part.
@@ -53,6 +54,7 @@ class NeuronDossier:
     every: pd.DataFrame
     concepts: list[dict[str, Any]]
     controls: dict[str, Any] | None = None
+    information: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

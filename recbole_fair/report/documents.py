@@ -362,6 +362,7 @@ class NeuronsDocument(DossierDocument):
         every: every neuron that fires: label, firing rate, effect on each concept, items, what turning it does.
         concepts: the concepts of the fit, the one that is steered first.
         controls: the autoencoder and its controls at the same accuracy, or None.
+        information: how well representations tell who has a concept of users, before and after it is erased.
     """
 
     kind: ClassVar[str] = "neurons"
@@ -378,6 +379,7 @@ class NeuronsDocument(DossierDocument):
     every: Sequence[Row] = ()
     concepts: Sequence[Row] = ()
     controls: Row | None = None
+    information: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

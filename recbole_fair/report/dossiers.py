@@ -47,6 +47,7 @@ def neuron_entries(dossier: NeuronDossier) -> dict[str, Any]:
         "every": _every(dossier),
         "concepts": dossier.concepts,
         "controls": dossier.controls,
+        "information": [] if dossier.information is None else rows_of(dossier.information),
     }
 
 
@@ -138,7 +139,8 @@ def neuron_lines(document: Mapping[str, Any]) -> list[str]:
         for row in document["distances"]
     ]  # fmt: skip
     lines += [*text_table(["", "real", "steered", "change", "p"], rows), ""]
-    return [*said_of(lines, document.get("concepts") or ()), *control_sentences(document)]
+    more = [*information_sentences(document), *control_sentences(document)]
+    return [*said_of(lines, document.get("concepts") or ()), *more]
 
 
 def control_sentences(document: Mapping[str, Any]) -> list[str]:
@@ -151,7 +153,7 @@ def control_sentences(document: Mapping[str, Any]) -> list[str]:
     parts = []
     for verdict, words in (("yes", "beats"), ("open", "is not told apart from"), ("no", "is beaten by")):
         named = [
-            f"{arm['name']} ({goal} {number(arm['goal'])}, difference {arm['goal_difference']:+.4f}, 95 % "
+            f"{arm['name']} ({goal} {number(arm['goal'], 4)}, difference {arm['goal_difference']:+.4f}, 95 % "
             f"{arm['low']:+.4f} to {arm['high']:+.4f})"
             for arm in others
             if arm["beaten"] == verdict
@@ -159,9 +161,36 @@ def control_sentences(document: Mapping[str, Any]) -> list[str]:
         if named:
             parts.append(f"{words} {'; '.join(named)}")
     return [
-        f"At {metric} {number(trained['metric'])} (the base has {number(found['base']['metric'])}) the trained "
-        f"autoencoder, with {goal} {number(trained['goal'])} (base {number(found['base']['goal'])}), "
+        f"At {metric} {number(trained['metric'], 4)} (the base has {number(found['base']['metric'], 4)}) the trained "
+        f"autoencoder, with {goal} {number(trained['goal'], 4)} (base {number(found['base']['goal'], 4)}), "
         f"{'; it '.join(parts)}."
+    ]
+
+
+def information_sentences(document: Mapping[str, Any]) -> list[str]:
+    """What erasing a concept of users does to a probe and to either group's accuracy; none without one."""
+    rows = document.get("information") or []
+    if not rows:
+        return []
+    base, label = rows[0], document["concepts"][0]["label"]
+    parts = []
+    for row in rows[1:]:
+        if row["share"] < 1:
+            continue
+        how = "neurons" if row["mode"] == "erase" else "least squares"
+        changes = " and ".join(
+            f"{row[f'ndcg {side} change']:+.4f} for {who} users (95 % {row[f'ndcg {side} change low']:+.4f} to "
+            f"{row[f'ndcg {side} change high']:+.4f})"
+            for side, who in (("with", label), ("without", "other"))
+        )
+        parts.append(
+            f"erased by {how}, {number(row['accuracy'], 3)} (AUC {number(row['auc'], 3)}), and NDCG changes by "
+            f"{changes}"
+        )
+    return [
+        f"A probe tells {label} users from the others with an accuracy of {number(base['accuracy'], 3)} "
+        f"(AUC {number(base['auc'], 3)}; always naming the larger group: {number(base['majority'], 3)}); "
+        f"{'; '.join(parts)}."
     ]
 
 

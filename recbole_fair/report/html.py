@@ -20,7 +20,7 @@ from recbole_fair.report.documents import Document, EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
 from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences, frontier_tables
 from recbole_fair.report.group_tables import MOST, group_tables
-from recbole_fair.report.neurons_page import control_tables, neuron_sentences, neurons_table
+from recbole_fair.report.neurons_page import control_tables, information_table, neuron_sentences, neurons_table
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.study import study_sentences, study_tables
@@ -361,7 +361,7 @@ def _dossier_section(anchor: str, source: Source) -> Section:
         for side, entries in (dossier.get("strongest") or {}).items()
         if entries
     }
-    section.tables += [Table(*table) for table in control_tables(dossier)]
+    section.tables += [Table(*table) for table in (information_table(dossier), *control_tables(dossier)) if table]
     if dossier.get("every"):
         section.tables.append(Table(*neurons_table(dossier), search=True))
     if dossier.get("normality"):

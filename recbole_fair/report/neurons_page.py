@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.report.concept_words import said_of
-from recbole_fair.report.dossiers import control_sentences
+from recbole_fair.report.dossiers import control_sentences, information_sentences
 from recbole_fair.report.words import Values, dossier_sentences, percent, short, signed
 
 _EFFECTS = 3
+_MODES = {"base": "nothing", "erase": "neurons", "erase_dense": "least squares"}
 _VERDICTS = {"yes": ("better", "yes"), "open": "open", "no": ("worse", "no")}
 
 
 def neuron_sentences(dossier: Values) -> list[str]:
     """What a dossier of neurons found, with what its controls say."""
     concepts = dossier.get("concepts") or ()
-    return [*said_of(dossier_sentences(dossier), concepts), *control_sentences(dossier)]
+    more = [*information_sentences(dossier), *control_sentences(dossier)]
+    return [*said_of(dossier_sentences(dossier), concepts), *more]
 
 
 def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str]:
@@ -42,7 +45,7 @@ def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str
 
 def _turned(dossier: Values) -> list[str]:
     """Names of what turning neurons changes."""
-    first = next((row for row in dossier["every"] if any("@" in key for key in row)), {})
+    first: Mapping[str, Any] = next((row for row in dossier["every"] if any("@" in key for key in row)), {})
     return [key for key in first if "@" in key]
 
 
@@ -54,6 +57,38 @@ def _heading(name: str) -> str:
 def _strength(row: Values) -> float:
     """The largest effect on any concept, for the order of the table."""
     return max((abs(value) for key, value in row.items() if key.startswith("d ")), default=0.0)
+
+
+def information_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str] | None:
+    """Probe and metrics before and after a concept of users is erased; None without one."""
+    rows = dossier.get("information")
+    if not rows:
+        return None
+    label = dossier["concepts"][0]["label"]
+    metrics = [key for key in rows[0] if "@" in key]
+    header = [
+        "erased by",
+        "share",
+        "probe accuracy",
+        "AUC",
+        *map(display_name, metrics),
+        f"NDCG of {label}",
+        "of others",
+    ]
+    cells = []
+    for row in rows:
+        accuracy = f"{short(row['accuracy'], 3)} ({short(row['accuracy_low'], 3)} to {short(row['accuracy_high'], 3)})"
+        groups = [
+            f"{short(row[f'ndcg {side}'])} ({short(row[f'ndcg {side} low'])} to {short(row[f'ndcg {side} high'])})"
+            for side in ("with", "without")
+        ]
+        values = [short(row[key]) for key in metrics]
+        cells.append([_MODES[row["mode"]], percent(row["share"]), accuracy, short(row["auc"], 3), *values, *groups])
+    note = (
+        "Logistic regression on the users' representations, five folds; always naming the larger group has accuracy "
+        f"{short(rows[0]['majority'], 3)}. 95 % intervals by drawing users with replacement."
+    )
+    return f"Do representations tell {label}?", header, cells, note
 
 
 def control_tables(dossier: Values) -> list[tuple[str, list[str], list[list[Any]], str]]:

@@ -17,10 +17,13 @@ from recbole_fair.model.popsteer.neurons import COLUMNS, cohens_d
 from recbole_fair.quick_start import (
     Recommender,
     evaluate_checkpoint,
+    explain_checkpoint,
     load_data_and_model,
     run_recbole_fair,
     sweep_checkpoint,
 )
+from recbole_fair.report.html import write_report
+from recbole_fair.runs.dossiers.base import Options
 
 SMALL: dict[str, Any] = {
     "epochs": 12, "hidden_size": 8, "inner_size": 16, "n_layers": 2, "MAX_ITEM_LIST_LENGTH": 8, "learning_rate": 0.02,
@@ -173,3 +176,25 @@ def test_the_metric_without_a_steered_model(settings: dict[str, Any], in_tmp: Pa
     result = run_recbole_fair("Pop", "small", config_dict={**settings, **more})
     assert 0 < result["test_result"]["conceptshare@5"] < 1
     assert "conceptshare@5" in json.loads(Path("out.json").read_text())["test_result"]
+
+
+def test_information_on_a_group_before_and_after_it_is_erased(settings: dict[str, Any], in_tmp: Path) -> None:
+    more = {"concept": "user:gender=F", "strengths": "fixed", "steer": 1}
+    result = run_recbole_fair("PopSteerSASRec", "small", config_dict={**settings, **more})
+    options = Options(synthetic_users=50, strongest=1, map="none", permutations=9, alphas=(0.0,), controls=False)
+    document = explain_checkpoint(result["checkpoint"], "dossier", options=options)
+    rows = {(row["mode"], row["share"]): row for row in document["information"]}
+    assert set(rows) == {("base", 0.0), ("erase", 0.5), ("erase", 1.0), ("erase_dense", 0.5), ("erase_dense", 1.0)}
+    base, erased = rows["base", 0.0], rows["erase_dense", 1.0]
+    assert base["majority"] == 0.5
+    assert base["auc"] > 0.8  # planted: women like one genre
+    assert erased["auc"] < base["auc"]
+    for row in rows.values():
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        both = (row["ndcg with"] + row["ndcg without"]) / 2  # as many women as men
+        assert both == pytest.approx(row["ndcg@5"], abs=1e-9)
+        assert row["ndcg with change"] == pytest.approx(row["ndcg with"] - base["ndcg with"], abs=1e-9)
+    page = Path(write_report([Path("dossier/explain.json")], "page.html")).read_text()
+    assert "A probe tells gender=F users from the others" in page
+    steered = evaluate_checkpoint(result["checkpoint"], {"steer": None, "steer_mode": "erase_dense"})
+    assert steered["test_result"] != steered["base_test_result"]

@@ -40,7 +40,7 @@ class Sides:
         weight = sae.W_enc.detach().double()
         offset = sae.b_enc.detach().double() - weight @ sae.b_dec.detach().double()
         found = torch.zeros(sae.n_latents, len(COLUMNS), dtype=torch.float64)
-        parts = []
+        parts: list[Tensor] = []
         for vectors in (self.positive, self.negative):
             moments = StreamingMoments(sae.d_in)
             moments.update(vectors)

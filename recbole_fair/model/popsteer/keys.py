@@ -48,9 +48,15 @@ POPSTEER_KEYS: dict[str, Key] = {
         scope="strength",
     ),
     "steer_mode": Key(
-        "str", choices=("popsteer", "noise", "random_select", "dense"), what="PopSteer or an ablation", scope="strength"
+        "str",
+        choices=("popsteer", "noise", "random_select", "dense", "erase", "erase_dense"),
+        what="PopSteer, an ablation, or erasing the concept",
+        scope="strength",
     ),
     "noise_std": Key("float", low=0, what="noise on the chosen neurons under steer_mode noise", scope="strength"),
+    "erase_share": Key(
+        "float", low=0, high=1, what="share of the way to the middle of both sides when erasing", scope="strength"
+    ),
     "dense_strength": Key(
         "float", low=0, what="step from popular to unpopular users under steer_mode dense", scope="strength"
     ),

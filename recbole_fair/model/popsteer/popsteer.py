@@ -28,6 +28,7 @@ from recbole_fair.io.atomic import atomic_file
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.popsteer.description import describe_neurons, describe_sae
+from recbole_fair.model.popsteer.erasing import erase_by_neurons, erase_linearly
 from recbole_fair.model.popsteer.keys import POPSTEER_KEYS
 from recbole_fair.model.popsteer.moments import StreamingMoments
 from recbole_fair.model.popsteer.neurons import (
@@ -37,6 +38,7 @@ from recbole_fair.model.popsteer.neurons import (
     effect_size_error,
     selected_neurons,
     steering_moves,
+    steering_weights,
     write_neuron_table,
 )
 from recbole_fair.model.popsteer.quality import SAEQuality, measure_sae
@@ -47,6 +49,7 @@ from recbole_fair.model.sided_users import SidedUsers, users_of
 
 logger = logging.getLogger(__name__)
 
+ERASING = ("erase", "erase_dense")  # values of steer_mode that move users towards the middle of a concept
 _BETWEEN_LOOKS = 2000  # users a side from one look at the effect sizes' errors to the next
 _CONCEPT_USERS = 4000  # users of either side of a further concept
 _STEPS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # towards a concept, among which one is chosen
@@ -64,6 +67,7 @@ class PopSteer(ConceptSteering):
         neurons: the neuron table for the concept of the fit, ``[N, len(COLUMNS)]``.
         concept_neurons: ``[C, N, 5]``, of every concept the means and deviations under either side and the effect size.
         concept_means: ``[C, 2, d]`` mean representation of the users with and without each concept.
+        concept_whitened: ``[C, d]`` the difference of those means, times the inverse covariance of both sides together.
     """
 
     rows_at_once: ClassVar[tuple[int, int]]
@@ -86,15 +90,17 @@ class PopSteer(ConceptSteering):
     steer_norm: str = "global"
     steer_mode: str = "popsteer"
     noise_std: float = 1.0
+    erase_share: float = 1.0
     dense_strength: float = 2.0
     keep_reconstruction_error: bool = True
 
-    by_concept = ("concept_weight", "concept_neurons", "concept_means")
+    by_concept = ("concept_weight", "concept_neurons", "concept_means", "concept_whitened")
     neurons: Tensor
     mean_popular: Tensor
     mean_unpopular: Tensor
     concept_neurons: Tensor
     concept_means: Tensor
+    concept_whitened: Tensor
 
     def __init__(self, config: Settings, dataset: DataSet) -> None:
         super().__init__(config, dataset)
@@ -114,6 +120,7 @@ class PopSteer(ConceptSteering):
         self.register_buffer("mean_unpopular", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("concept_neurons", torch.zeros(1, n, len(BY_CONCEPT), dtype=torch.float64))
         self.register_buffer("concept_means", torch.zeros(1, 2, d, dtype=torch.float64))
+        self.register_buffer("concept_whitened", torch.zeros(1, d, dtype=torch.float64))
         self._noise: torch.Generator | None = None
         self._given_shift: Tensor | None = None
         self._given_edit: Callable[[Tensor], Tensor] | None = None
@@ -307,13 +314,18 @@ class PopSteer(ConceptSteering):
 
     @torch.no_grad()
     def _fill_concepts(self, sides: Sequence[tuple[StreamingMoments, StreamingMoments]]) -> None:
-        tables, means = [], []
+        tables, means, whitened = [], [], []
         for positive, negative in sides:
             own, others = (moments.linear(*self._encoder()) for moments in (positive, negative))
             tables.append(torch.stack([*own, *others, cohens_d(*own, *others)], dim=1))
             means.append(torch.stack([positive.mean, negative.mean]))
+            both = StreamingMoments(self.sae.d_in)
+            both.merge(positive)
+            both.merge(negative)
+            whitened.append(torch.linalg.pinv(both.scatter / both.count) @ (positive.mean - negative.mean))
         self.concept_neurons = torch.stack(tables).to(self.concept_neurons)
         self.concept_means = torch.stack(means).to(self.concept_means)
+        self.concept_whitened = torch.stack(whitened).to(self.concept_whitened)
 
     def neurons_of(self, row: int) -> Tensor:
         """The neuron table ``[N, len(COLUMNS)]`` for a concept of the fit, 0 the first."""
@@ -328,9 +340,9 @@ class PopSteer(ConceptSteering):
     def steering_moves(self) -> tuple[Tensor, Tensor]:
         """Two ``[N]``: weights of the neurons and what steering adds to their pre-activations, as it is set.
 
-        Both are 0 under ``steer_mode: dense`` and ``noise``, which move no neuron by an amount of its own.
+        Both are 0 under ``steer_mode: dense``, ``noise`` and those that erase: no neuron moves by an amount of its own.
         """
-        if self.steer_mode in ("dense", "noise"):
+        if self.steer_mode in ("dense", "noise", *ERASING):
             nothing = torch.zeros(len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
             return nothing, nothing
         shuffle = self._seed if self.steer_mode == "random_select" else None
@@ -397,6 +409,12 @@ class PopSteer(ConceptSteering):
             return reconstruction
         if self._given_shift is None and self.steer_mode == "dense":
             return users + self.dense_step().to(users.dtype)
+        if self._given_shift is None and self.steer_mode == "erase_dense":
+            means = self.concept_means[0]
+            return erase_linearly(users, means[0], means[1], self.concept_whitened[0], self.erase_share)
+        if self._given_shift is None and self.steer_mode == "erase":
+            steered, plain = erase_by_neurons(self.sae, users, *self._erasure())
+            return users + (steered - plain) if self.keep_reconstruction_error else steered
         if self._given_shift is None and self.steer_mode == "noise":
             steered = self._decode_noisy(users)
         else:
@@ -417,6 +435,8 @@ class PopSteer(ConceptSteering):
             return super().frozen(variant)
         if variant == "steered" and self.steer_mode == "noise":
             raise FairError("steer_mode='noise' is drawn when scores are made; export another steer_mode.")
+        if variant == "steered" and self.steer_mode in ERASING:
+            return lambda batch: self.edit(self.base.represent_users(batch), variant)
         if variant == "steered" and self.steer_mode == "dense":
             towards = self.edit(torch.zeros_like(self.mean_popular, dtype=self.sae.W_enc.dtype).unsqueeze(0), variant)
             return lambda batch: self.base.represent_users(batch) + towards
@@ -430,6 +450,15 @@ class PopSteer(ConceptSteering):
             return steered
 
         return represent
+
+    def _erasure(self) -> tuple[Tensor, Tensor]:
+        """How much of the way each neuron goes under ``steer_mode: erase``, and where to."""
+        table, share = self.neurons, self.erase_share
+        weights = steering_weights(
+            table[:, COLUMNS.index("effect_size")], share, share, self.beta, self.steer_norm == "side"
+        )
+        means = table[:, [COLUMNS.index("mean_popular"), COLUMNS.index("mean_unpopular")]]
+        return weights, means.mean(dim=1)
 
     def _decode_noisy(self, users: Tensor) -> Tensor:
         if self._noise is None:

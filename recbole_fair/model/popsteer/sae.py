@@ -153,7 +153,10 @@ class TopKSAE(nn.Module):
 
     def reconstruct_with(self, x: Tensor, bias: Tensor) -> Tensor:
         """``[B, d_in]`` reconstructions by plain operations that can be exported, ``bias`` in place of ``b_enc``."""
-        pre = (x - self.b_dec) @ self.W_enc.t() + bias
+        return self.decode_plain((x - self.b_dec) @ self.W_enc.t() + bias)
+
+    def decode_plain(self, pre: Tensor) -> Tensor:
+        """``[B, d_in]`` reconstructions from pre-activations ``[B, N]``, likewise."""
         indices = (pre.abs() if self.activation == "abs" else pre).topk(self.width, dim=1).indices
         values = self._activated(pre.gather(1, indices))
         chosen = nn.functional.embedding(indices, self.W_dec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,9 +97,8 @@ class Controls:
         Returns:
             ``metric`` and ``goal`` (``name@k``), ``arms`` (one a way of steering: ``name``, ``strength``, ``metric``,
             ``goal``, and against the trained autoencoder ``metric_difference``, ``goal_difference`` with ``low`` and
-            ``high`` of its 95 % interval, ``beaten``), ``base`` (both metrics), ``reseeds`` and ``seconds``.
+            ``high`` of its 95 % interval, ``beaten``), ``base`` (both metrics) and ``reseeds``.
         """
-        start = time.perf_counter()
         with self.model.encoded_once(), self.trainer.remembered_batches():
             base = self._measure(lambda users, strength: users, 0.0)
             moves = self._moves()
@@ -115,7 +113,6 @@ class Controls:
             "base": {"metric": base.accuracy, "goal": base.goal},
             "arms": arms,
             "reseeds": self._describe_seeds(),
-            "seconds": time.perf_counter() - start,
         }
 
     # -- who steers ----------------------------------------------------------------------------------------------

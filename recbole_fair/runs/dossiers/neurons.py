@@ -20,12 +20,13 @@ from recbole_fair.config.contract import Settings
 from recbole_fair.data.contract import DataSet
 from recbole_fair.data.reading.titles import item_titles
 from recbole_fair.errors import FairError
-from recbole_fair.model.popsteer.popsteer import PopSteer
+from recbole_fair.model.popsteer.popsteer import ERASING, PopSteer
 from recbole_fair.report.documents import DossierDocument, NeuronsDocument, rows_of
 from recbole_fair.report.dossiers import neuron_entries, neuron_lines
 from recbole_fair.report.neuron_figures import neuron_figures
 from recbole_fair.runs.dossiers.base import Dossier
 from recbole_fair.runs.dossiers.controls import Controls
+from recbole_fair.runs.dossiers.information import group_information
 from recbole_fair.runs.dossiers.measures import lowered_neurons, surface_of, variant_metrics
 from recbole_fair.runs.dossiers.neuron_table import neuron_table, turned_neurons
 from recbole_fair.runs.dossiers.users import TrainingProfiles, collect
@@ -47,7 +48,7 @@ class NeuronsDossier(Dossier):
     def check(cls, config: Settings) -> None:
         """Refuse the ways of steering that move no neuron by an amount of its own."""
         mode = config["steer_mode"]
-        if mode in ("dense", "noise"):
+        if mode in ("dense", "noise", *ERASING):
             raise FairError(
                 f"steer_mode={mode} moves no neuron by an amount of its own: there is no steering of neurons to "
                 "explain; add --steer_mode=popsteer (or random_select)."
@@ -100,6 +101,11 @@ class NeuronsDossier(Dossier):
             distances = distance_frame(
                 clouds, plane, options.permutations, seed, lambda rounds: show(rounds, "Permutations")
             )
+        information = None
+        if model.known_concepts[0]["of"] == "users":
+            with clock("information"):
+                concept = model.read_concepts(dataset, populations.inter)[0]
+                information = group_information(trainer, eval_data, populations, concept, seed)
         controls = None
         if options.controls:
             with clock("controls"):
@@ -123,6 +129,7 @@ class NeuronsDossier(Dossier):
             every=every,
             concepts=model.known_concepts,
             controls=controls,
+            information=information,
             notes=notes,
             seconds=clock.seconds,
         )
@@ -153,6 +160,8 @@ class NeuronsDossier(Dossier):
                 "controls": pd.DataFrame(found.controls["arms"]),
                 "seeds": pd.DataFrame(found.controls["reseeds"]),
             }
+        if found.information is not None:
+            tables["information"] = found.information
         return tables if found.map is None else {**tables, "map": found.map}
 
     def figures(self, metrics: Sequence[str], strengths: Mapping[str, Any]) -> dict[str, Callable[[], Figure]]:

@@ -13,6 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import nn
 
+from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.data.facts.profiles import SyntheticProfiles
 from recbole_fair.errors import FairError
@@ -36,7 +37,7 @@ SETTINGS = Settings(
     sae_scale=4, sae_k=6, sae_encoder_bias=True, sae_aux_coef=1 / 32, sae_learning_rate=3e-3, sae_batch_size=256,
     sae_epochs=12, sae_stopping_step=10, sae_vectors="all", sae_vector_stride=1, synthetic_users=600, head_share=0.1,
     tail_share=0.1, head_tail_by="items", alpha_pop=2.0, alpha_unpop=2.0, beta=0.0, steer_sigma="group",
-    steer_mode="popsteer", noise_std=1.0, dense_strength=2.0, keep_reconstruction_error=False, seed=3,
+    steer_mode="popsteer", steer_norm="global", erase_share=1.0, noise_std=1.0, dense_strength=2.0, keep_reconstruction_error=False, seed=3,
     MAX_ITEM_LIST_LENGTH=WINDOW, USER_ID_FIELD="user_id", ITEM_ID_FIELD="item_id", LIST_SUFFIX="_list",
     ITEM_LIST_LENGTH_FIELD="item_length", NEG_PREFIX="neg_", device="cpu", n_layers=2, n_heads=2, hidden_size=D,
     inner_size=16, hidden_dropout_prob=0.5, attn_dropout_prob=0.5, hidden_act="gelu", layer_norm_eps=1e-12,
@@ -362,3 +363,46 @@ def test_weights_by_side_are_relative_to_the_largest_of_that_side() -> None:
     torch.testing.assert_close(steering_weights(d, 2.0, 3.0, 0.0), torch.tensor([2.0, 0.5, 1.5, 0.375, 0.0]).double())
     sided = steering_weights(d, 2.0, 3.0, 0.0, by_side=True)
     torch.testing.assert_close(sided, torch.tensor([2.0, 0.5, 3.0, 0.75, 0.0]).double())
+
+
+# -- erasing -----------------------------------------------------------------------------------------------------------
+
+
+def test_erasing_moves_neurons_towards_the_middle_of_both_sides(model: ToyPopSteer) -> None:
+    users = model.base.represent_users(batch())
+    model.set_strengths(steer_mode="erase", erase_share=0.0, keep_reconstruction_error=True)
+    torch.testing.assert_close(model.edit(users, "steered"), users)
+    model.set_strengths(erase_share=0.6)
+    d = column(model, "effect_size")
+    weight = (0.6 * d.abs() / d.abs().max()).float()
+    middle = ((column(model, "mean_popular") + column(model, "mean_unpopular")) / 2).float()
+    pre = model.sae.encode_pre(users)
+    moved = model.sae.decode_sparse(*model.sae.select((1 - weight) * pre + weight * middle))
+    wanted = users + moved - model.sae(users).reconstruction
+    torch.testing.assert_close(model.edit(users, "steered"), wanted, atol=1e-5, rtol=1e-4)
+    assert float(model.steering_shift().abs().max()) == 0
+
+
+def test_least_squares_erasing_leaves_both_sides_the_same_mean_and_nothing_for_a_linear_probe(
+    model: ToyPopSteer,
+) -> None:
+    inter_sides = []
+    inter = training_interactions(ToyDataset())
+    concept = model.read_concepts(ToyDataset(), inter)[0]
+    for side, seed in ((True, model._seed + 1), (False, model._seed + 2)):
+        inter_sides.append(torch.cat(list(model.profile_vectors(concept, side, inter, seed))))
+    model.set_strengths(steer_mode="erase_dense", erase_share=1.0)
+    with torch.no_grad():
+        after = [model.edit(side, "steered") for side in inter_sides]
+    before = (inter_sides[0].mean(0) - inter_sides[1].mean(0)).norm()
+    assert float((after[0].mean(0) - after[1].mean(0)).norm()) < 1e-3 * float(before)
+    # Least squares finds nothing: the best linear fit to the sides is a constant.
+    x = torch.cat(after).double()
+    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    y = torch.cat([torch.ones(len(after[0])), torch.zeros(len(after[1]))]).double()
+    fitted = x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
+    assert float((fitted - y.mean()).abs().max()) < 0.02
+    model.set_strengths(erase_share=0.5)
+    with torch.no_grad():
+        half = [model.edit(side, "steered") for side in inter_sides]
+    torch.testing.assert_close(half[0], (inter_sides[0] + after[0]) / 2, atol=1e-5, rtol=1e-4)
