@@ -392,6 +392,7 @@ class SitesDocument(DossierDocument):
         calibration: calibration curves by variant.
         bias: mean and histogram of the bias of users' lists by variant.
         strength_curve: metrics over the strength.
+        concepts: the concepts of the fit, the one that is steered first.
     """
 
     kind: ClassVar[str] = "sites"
@@ -401,6 +402,7 @@ class SitesDocument(DossierDocument):
     calibration: Sequence[Row]
     bias: Mapping[str, Row]
     strength_curve: Sequence[Row]
+    concepts: Sequence[Row] = ()
 
 
 def rows_of(table: pd.DataFrame) -> list[Row]:

@@ -20,7 +20,13 @@ from recbole_fair.report.documents import Document, EvaluationDocument, named
 from recbole_fair.report.dossier_plots import dossier_plots
 from recbole_fair.report.frontier_page import frontier_plots, frontier_sentences, frontier_tables
 from recbole_fair.report.group_tables import MOST, group_tables
-from recbole_fair.report.neurons_page import control_tables, information_table, neuron_sentences, neurons_table
+from recbole_fair.report.neurons_page import (
+    control_tables,
+    information_table,
+    neuron_sentences,
+    neurons_table,
+    site_sentences,
+)
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.study import study_sentences, study_tables
@@ -29,7 +35,6 @@ from recbole_fair.report.words import (
     Headline,
     Values,
     direction,
-    dossier_sentences,
     headlines,
     relative,
     run_sentences,
@@ -407,7 +412,7 @@ _FORMS = {
     "comparison": _Form("comparison", "", comparison_sentences, _comparison_section),
     "study": _Form("study", "", study_sentences, _study_section),
     "neurons": _Form("dossier", "Inside ", neuron_sentences, _dossier_section),
-    "sites": _Form("dossier", "Inside ", dossier_sentences, _dossier_section),
+    "sites": _Form("dossier", "Inside ", site_sentences, _dossier_section),
 }
 
 

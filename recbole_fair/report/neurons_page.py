@@ -22,6 +22,11 @@ def neuron_sentences(dossier: Values) -> list[str]:
     return [*said_of(dossier_sentences(dossier), concepts), *more]
 
 
+def site_sentences(dossier: Values) -> list[str]:
+    """What a dossier of probed sites found."""
+    return said_of(dossier_sentences(dossier), dossier.get("concepts") or ())
+
+
 def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str]:
     """The table of all neurons that fire: caption, header, rows, note."""
     turned = _turned(dossier)

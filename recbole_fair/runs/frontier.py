@@ -33,6 +33,7 @@ from recbole_fair.runs.frontier_methods import (
     fitted_beside,
     grid_of_model,
     score_gaps,
+    steps_of,
 )
 from recbole_fair.runs.frontier_winners import save_winner, winner_rows
 from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
@@ -225,7 +226,7 @@ def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list
     """Everything to measure, and which methods do not apply and why."""
     of_lists, of_models = default_grids(score_gaps(bench.lists.structs["valid"]))
     of_fitted = {
-        name: grid_of_model(name, trainer.contract.strength_keys, of_models)
+        name: steps_of(trainer.model) or grid_of_model(name, trainer.contract.strength_keys, of_models)
         for name, (trainer, _, _) in bench.fitted.items()
     }
     grids = {**of_fitted, **of_lists}

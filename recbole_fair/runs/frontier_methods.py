@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from recbole.evaluator.collector import DataStruct
+from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_fair.analysis.grid import Setting, settings_of
 from recbole_fair.config.layers import properties_dir, read_yaml
@@ -18,6 +19,7 @@ from recbole_fair.config.registry import get_reranker
 from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
+from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.contract import SplitScoring, remembered_users
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster, on_scale
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker, key_of
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 #: Most of a user's best items that are kept for all methods together.
 POOL = 500
+_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # towards a concept, or away
 
 
 def default_grids(gaps: Mapping[str, float]) -> tuple[dict[str, list[Setting]], dict[str, list[Setting]]]:
@@ -239,6 +242,13 @@ def stands_on(state: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
         and torch.equal(state[f"base.{name}"], value)
         for name, value in base.items()
     )
+
+
+def steps_of(model: AbstractRecommender) -> list[Setting]:
+    """Steps of a model that was fitted for another concept than popularity, either way; none for other models."""
+    if not isinstance(model, ConceptSteering) or model.steers_popularity:
+        return []
+    return [{"steer": sign * size} for sign in (-1, 1) for size in _STEPS]
 
 
 def grid_of_model(name: str, strengths: Sequence[str], grids: Mapping[str, list[Setting]]) -> list[Setting]:

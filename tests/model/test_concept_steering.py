@@ -18,6 +18,7 @@ from recbole_fair.quick_start import (
     Recommender,
     evaluate_checkpoint,
     explain_checkpoint,
+    frontier_checkpoint,
     load_data_and_model,
     run_recbole_fair,
     sweep_checkpoint,
@@ -198,3 +199,13 @@ def test_information_on_a_group_before_and_after_it_is_erased(settings: dict[str
     assert "A probe tells gender=F users from the others" in page
     steered = evaluate_checkpoint(result["checkpoint"], {"steer": None, "steer_mode": "erase_dense"})
     assert steered["test_result"] != steered["base_test_result"]
+
+
+def test_a_frontier_of_a_concept(settings: dict[str, Any], in_tmp: Path) -> None:
+    base = run_recbole_fair("SASRec", "small", config_dict={**settings, "epochs": 5})
+    found = frontier_checkpoint(
+        base["checkpoint"], ["ConceptShare@5"], "NDCG@5", [0.5], ["PopSteerSASRec", "Penalty"], fit=["PopSteerSASRec"],
+        config_dict={"concept": "genre:C", **{key: SMALL[key] for key in SMALL if key.startswith("sae_")}},
+    )  # fmt: skip
+    steps = {row["setting"]["steer"] for row in found["settings"] if "steer" in row["setting"]}
+    assert {-2.0, 2.0} <= steps

@@ -15,7 +15,7 @@ from recbole_fair.data.contract import EvaluationLoader, Loader
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.evaluator.result import EvaluationResult
-from recbole_fair.model.spree.probe import Site, median_bias
+from recbole_fair.model.spree.probe import Site, median_bias, share_bias
 from recbole_fair.model.spree.spree import SPREE
 from recbole_fair.report.documents import DossierDocument, SitesDocument, rows_of
 from recbole_fair.report.dossiers import site_entries, site_lines
@@ -77,6 +77,9 @@ class SitesDossier(Dossier):
         """Probes, curves and histograms of biases."""
         variants = rows_of(self.found.variants)
         entries = site_entries(self.found)
+        model = self.trainer.model
+        assert isinstance(model, SPREE)
+        entries["concepts"] = model.known_concepts
         return SitesDocument(method="SPREE", variants=variants, notes=self.found.notes, **about, **entries)
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -103,7 +106,7 @@ class SitesDossier(Dossier):
 def _biases(
     model: SPREE, train_data: Loader, eval_data: EvaluationLoader, results: dict[str, EvaluationResult]
 ) -> pd.DataFrame:
-    """Popularity bias of each user's lists under every variant, and the estimate that the adaptive one moves by."""
+    """Bias of each user's lists under every variant, and the estimate that the adaptive one moves by."""
     dataset = train_data._dataset
     histories = Histories.from_interactions(training_interactions(dataset))
     first = results["base"]
@@ -116,7 +119,11 @@ def _biases(
     rows = histories.rows(users)
     for name, result in results.items():
         assert result.lists is not None
-        frame[name] = median_bias(first.popularity.counts, result.lists.cpu(), rows).numpy()
+        lists = result.lists.cpu()
+        if model.steers_popularity:
+            frame[name] = median_bias(first.popularity.counts, lists, rows).numpy()
+        else:
+            frame[name] = share_bias(model.concept_weight[0], lists, rows).numpy()
     site = Site(*model.site.tolist())
     device = model.direction.device
     parts, owners = [], []
