@@ -80,7 +80,7 @@ def test_controls_move_users_as_they_say() -> None:
     torch.manual_seed(1)
     sae = TopKSAE(6, 24, 4).eval()
     positive, negative, users = torch.randn(80, 6) + 1.0, torch.randn(70, 6), torch.randn(11, 6)
-    sides = Sides(positive, negative)
+    sides = Sides(positive, negative, users)
     table = sides.table(sae)
     z = sae.encode_pre(positive).detach().double(), sae.encode_pre(negative).detach().double()
     pooled = ((z[0].var(0, correction=0) + z[1].var(0, correction=0)) / 2).sqrt()
@@ -91,8 +91,13 @@ def test_controls_move_users_as_they_say() -> None:
     wanted = users + sae(users, shift).reconstruction - sae(users).reconstruction
     torch.testing.assert_close(sae_move(sae, sides)(users, 1.5), wanted)
     torch.testing.assert_close(sae_move(sae, sides)(users, 0.0), users)
-    back = sae_move(sae, Sides(positive, negative, towards=True))(users, -1.5)
-    torch.testing.assert_close(back, wanted)
+    real = steering_moves(table, -1.5, -1.5, 0.0, "real")[1].float()
+    z_real = sae.encode_pre(users).detach()
+    assert float(real.abs().max()) == pytest.approx(
+        float((1.5 * table[:, 6].abs() / table[:, 6].abs().max() * z_real.std(0, correction=0)).max()), rel=1e-3
+    )
+    towards = sae_move(sae, Sides(positive, negative, users, towards=True))(users, 1.5)
+    torch.testing.assert_close(towards, users + sae(users, real).reconstruction - sae(users).reconstruction)
     step = dense_move(sides)(users, 2.0) - users
     assert float(step[0].norm()) == pytest.approx(2.0, rel=1e-5)
     assert float(step[0] @ (negative.mean(0) - positive.mean(0))) > 0

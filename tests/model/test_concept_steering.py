@@ -87,9 +87,11 @@ def test_effect_sizes_are_those_of_users_of_either_side(steered: dict[str, Any],
     assert float(genders.abs().max()) < 1e-9  # one's other side is the other
 
 
-def test_a_step_is_the_papers_shift_with_the_other_sign(steered: dict[str, Any], in_tmp: Path) -> None:
+def test_a_step_is_the_papers_shift_with_the_other_sign_in_deviations_over_real_users(
+    steered: dict[str, Any], in_tmp: Path
+) -> None:
     model = load_data_and_model(steered["checkpoint"])[1]
-    model.set_strengths(steer=None, alpha_pop=2.0, alpha_unpop=2.0)
+    model.set_strengths(steer=None, alpha_pop=2.0, alpha_unpop=2.0, steer_sigma="real")
     away = model.steering_shift()
     for same in (2, "+2", "C=2", "genre:c = 2"):
         model.set_strengths(steer=same)

@@ -28,31 +28,35 @@ class Sides:
     Attributes:
         positive: ``[n, d]``.
         negative: ``[m, d]``.
+        real: ``[U, d]`` real users, over whom steps towards a concept are counted.
         towards: whether a positive strength moves users towards the concept; the paper's moves them away.
     """
 
     positive: Tensor
     negative: Tensor
+    real: Tensor
     towards: bool = False
 
     def table(self, sae: TopKSAE) -> Tensor:
-        """The neuron table ``[N, len(COLUMNS)]`` of another autoencoder, without what only real users tell."""
+        """The neuron table ``[N, len(COLUMNS)]`` of another autoencoder, without how often its neurons fire."""
         weight = sae.W_enc.detach().double()
         offset = sae.b_enc.detach().double() - weight @ sae.b_dec.detach().double()
         found = torch.zeros(sae.n_latents, len(COLUMNS), dtype=torch.float64)
         parts: list[Tensor] = []
-        for vectors in (self.positive, self.negative):
+        for vectors in (self.positive, self.negative, self.real):
             moments = StreamingMoments(sae.d_in)
             moments.update(vectors)
             parts += moments.linear(weight, offset)
         for column, values in enumerate(parts):
             found[:, column] = values
-        found[:, COLUMNS.index("effect_size")] = cohens_d(*parts)
+        found[:, COLUMNS.index("effect_size")] = cohens_d(*parts[:4])
         return found
 
 
 def sae_move(sae: TopKSAE, sides: Sides, shuffle_seed: int | None = None, table: Tensor | None = None) -> Move:
-    """Steering by an autoencoder, what it cannot reconstruct added back (PopSteer Eq. 4 and 5, own group's deviation).
+    """Steering by an autoencoder, what it cannot reconstruct added back (PopSteer Eq. 4 and 5).
+
+    Away from a concept in the own group's deviations, as in the paper; towards it in those over real users.
 
     Args:
         sae: the autoencoder.
@@ -61,10 +65,10 @@ def sae_move(sae: TopKSAE, sides: Sides, shuffle_seed: int | None = None, table:
         table: the neuron table, if it is known.
     """
     known = sides.table(sae) if table is None else table.cpu()
-    sign = -1.0 if sides.towards else 1.0
+    sign, sigma = (-1.0, "real") if sides.towards else (1.0, "group")
 
     def move(users: Tensor, strength: float) -> Tensor:
-        shift = steering_moves(known, sign * strength, sign * strength, 0.0, "group", shuffle_seed)[1]
+        shift = steering_moves(known, sign * strength, sign * strength, 0.0, sigma, shuffle_seed)[1]
         moved: Tensor = sae(users, shift.to(users)).reconstruction - sae(users).reconstruction
         return users + moved
 

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 ERASING = ("erase", "erase_dense")  # values of steer_mode that move users towards the middle of a concept
 _BETWEEN_LOOKS = 2000  # users a side from one look at the effect sizes' errors to the next
 _CONCEPT_USERS = 4000  # users of either side of a further concept
-_STEPS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # towards a concept, among which one is chosen
+_STEPS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # towards a concept, among which one is chosen
 
 
 class PopSteer(ConceptSteering):
@@ -346,15 +346,18 @@ class PopSteer(ConceptSteering):
             nothing = torch.zeros(len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
             return nothing, nothing
         shuffle = self._seed if self.steer_mode == "random_select" else None
+        sigma = self.steer_sigma
         if self.steer is None:
             steps = [(self.neurons, self.alpha_pop, self.alpha_unpop)]
         else:
-            # A step towards a concept raises the neurons that lean to it: the opposite of the paper's strengths.
-            steps = [(self.neurons_of(row), -step, -step) for row, step in self.concept_steps()]
+            # A step towards a concept raises the neurons that lean to it: the opposite of the paper's strengths. It is
+            # counted in deviations over real users, so that steps of different concepts compare: synthetic users of
+            # a narrow concept hardly differ from each other.
+            steps, sigma = [(self.neurons_of(row), -step, -step) for row, step in self.concept_steps()], "real"
         weights, shift = torch.zeros(2, len(self.neurons), dtype=self.neurons.dtype, device=self.neurons.device)
         for table, alpha_pop, alpha_unpop in steps:
             moves = steering_moves(
-                table, alpha_pop, alpha_unpop, self.beta, self.steer_sigma, shuffle, by_side=self.steer_norm == "side"
+                table, alpha_pop, alpha_unpop, self.beta, sigma, shuffle, by_side=self.steer_norm == "side"
             )
             weights, shift = weights + moves[0].abs(), shift + moves[1]
         return weights, shift

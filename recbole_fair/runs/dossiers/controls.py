@@ -88,7 +88,8 @@ class Controls:
         self.k = max(trainer.config["topk"])
         self.accuracy = BY_KEY["ndcg"]
         self.goal = BY_KEY["giniindex" if model.steers_popularity else "conceptshare"]
-        self.sides = Sides(populations.popular, populations.unpopular, towards=not model.steers_popularity)
+        towards = not model.steers_popularity
+        self.sides = Sides(populations.popular, populations.unpopular, populations.real, towards)
         self.made: list[tuple[str, Any]] = []
 
     def compare(self, show: Callable[[Sequence[Any]], Iterable[Any]] = iter) -> dict[str, Any]:
