@@ -184,7 +184,7 @@ def test_the_metric_without_a_steered_model(settings: dict[str, Any], in_tmp: Pa
 def test_information_on_a_group_before_and_after_it_is_erased(settings: dict[str, Any], in_tmp: Path) -> None:
     more = {"concept": "user:gender=F", "strengths": "fixed", "steer": 1}
     result = run_recbole_fair("PopSteerSASRec", "small", config_dict={**settings, **more})
-    options = Options(synthetic_users=50, strongest=1, map="none", permutations=9, alphas=(0.0,), controls=False)
+    options = Options(synthetic_users=50, strongest=1, map="none", permutations=9, alphas=(0.0, 1.0), controls=False)
     document = explain_checkpoint(result["checkpoint"], "dossier", options=options)
     rows = {(row["mode"], row["share"]): row for row in document["information"]}
     assert set(rows) == {("base", 0.0), ("erase", 0.5), ("erase", 1.0), ("erase_dense", 0.5), ("erase_dense", 1.0)}
