@@ -367,6 +367,11 @@ def split_by_user(users: Tensor, share: float, generator: torch.Generator) -> Te
     return chosen.to(users.device)[position]
 
 
+def _optimizer(sae: TopKSAE, learning_rate: float, device: torch.device) -> torch.optim.Adam:
+    parameters = [p for p in sae.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=device.type in ("cpu", "cuda"))
+
+
 def fit_sae(
     sae: TopKSAE,
     vectors: Tensor,
@@ -406,11 +411,7 @@ def fit_sae(
     if settings.max_inputs is not None:
         planned = min(planned, max(per_epoch, math.ceil(settings.max_inputs / settings.batch_size)))
     decay_steps = max(1, round(settings.decay_share * planned))
-    optimizer = torch.optim.Adam(
-        [p for p in sae.parameters() if p.requires_grad],
-        lr=settings.learning_rate,
-        fused=vectors.device.type in ("cpu", "cuda"),
-    )
+    optimizer = _optimizer(sae, settings.learning_rate, vectors.device)
     history: list[float] = []
     best_fvu, best_epoch, best_state = math.inf, 0, copy.deepcopy(sae.state_dict())
     step = inputs = 0
