@@ -242,6 +242,8 @@ def draw(journal: Journal, stem: str) -> None:
         base = document["base"]["test"]
         for place, method in enumerate(DRAWN):
             rows = front_rows(document, method, X[0])
+            if not rows:
+                continue
             axes.plot(
                 [row[f"test {X[0]}"] for row in rows], [100 * row[f"test {Y}"] / base[Y] for row in rows],
                 marker=MARKERS[place], linestyle=LINES[place], color=PALETTE[place], label=method,
@@ -254,7 +256,7 @@ def draw(journal: Journal, stem: str) -> None:
         axes.set_ylim(85, 103)
     panels[0][0].set_ylabel("NDCG@10, % of the base's")
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=4 if len(found) < 3 else len(labels))
     save_figure(figure, stem)
 
 

@@ -77,10 +77,11 @@ def _draw(axes: Axes, result: Mapping[str, Any], x: str, coloured: Sequence[str]
     for loss in result["loss"]:
         at = base[y] * (1 - loss)
         axes.axhline(at, color=BASE, linestyle="--", linewidth=0.8, zorder=0)
-        axes.annotate(
+        note = axes.annotate(
             f"-{100 * loss:g} %", (1, at), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-            textcoords="offset points", ha="right", fontsize=8,
+            textcoords="offset points", ha="right", fontsize=8, annotation_clip=True,
         )  # fmt: skip
+        note.set_in_layout(False)  # a budget below what is shown must not take the room of the axes
     shown = [row for method in (*others, *coloured) for row in front_rows(result, method, x)]
     lowest = base[y] * (1 - 1.6 * max(result["loss"]))
     near = [row for row in shown if row[f"test {y}"] >= lowest] or shown
