@@ -20,13 +20,14 @@ from typing import Any, NoReturn
 import click
 
 from recbole_fair import __version__
+from recbole_fair.commands import launching
 from recbole_fair.commands.checkpoints import checkpoint_argument, found_checkpoint
 from recbole_fair.commands.data import audit_command, convert_command
 from recbole_fair.commands.interruptions import EXIT_INTERRUPTED, checkpoint_advice, interruptible
 from recbole_fair.commands.listings import LISTINGS
 from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
 from recbole_fair.commands.settings import read_settings
-from recbole_fair.commands.talking import arranged, verbosity_options
+from recbole_fair.commands.talking import arranged, verbosity_options, words_said
 from recbole_fair.commands.tuning import tune_command
 from recbole_fair.commands.verification import verify_command
 from recbole_fair.errors import FairError
@@ -111,6 +112,7 @@ class _DefaultToRun(click.Group):
             args = ["keys", args[1]]
         elif args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["run", *args]
+        launching.check_command(args[0] if args else None)
         return super().parse_args(ctx, args)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
@@ -160,6 +162,9 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     """
     config_dict = read_settings(settings)
     files = _file_names(config_files)
+    pairs = [("model", model), ("dataset", dataset), *(("config_files", name) for name in files)]
+    named = [f"--{key}={value}" for key, value in pairs if value is not None]
+    launching.launch_if_asked(["run", *words_said(), *named, *settings], config_dict, files)
     with interruptible(checkpoint_advice(config_dict.get("resume"))):
         from recbole_fair.quick_start import run_recbole_fair
 
@@ -174,6 +179,7 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
     """Evaluate a saved model again, with other settings of scoring time if wanted; nothing is trained."""
     config_dict = read_settings(settings)
     path = found_checkpoint(path, config_dict)
+    launching.launch_if_asked(["evaluate", *words_said(), path, *settings], config_dict)
     with interruptible():
         from recbole_fair.quick_start import evaluate_checkpoint
 
@@ -463,25 +469,27 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         args: the words after the program's name; those of the process when left out.
     """
     _open_standard_streams()
+    launching.watch_parent()
     if not sys.warnoptions:
         # RecBole's use of older pandas and PyTorch calls is nothing that a user could mend.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     try:
         cli.main(args=None if args is None else list(args), prog_name="recbole-fair", standalone_mode=False)
     except FairError as error:
-        click.echo(visible(f"recbole-fair: {error}"), err=True)
-        sys.exit(_EXIT_MISTAKE)
+        launching.say_and_end(visible(f"recbole-fair: {error}"), _EXIT_MISTAKE)
     except ModuleNotFoundError as error:  # some of RecBole's models need more than RecBole asks for
         if (error.name or "").partition(".")[0] in ("", "recbole", "recbole_fair"):
             raise
-        click.echo(f"recbole-fair: this model needs the package '{error.name}', which is not installed.", err=True)
-        sys.exit(_EXIT_MISTAKE)
+        text = f"recbole-fair: this model needs the package '{error.name}', which is not installed."
+        launching.say_and_end(text, _EXIT_MISTAKE)
     except click.ClickException as error:
         error.show()
         sys.exit(_EXIT_MISTAKE)
     except click.Abort:  # click's name for an interruption outside a run
         click.echo("Interrupted.", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        launching.end_with_traceback(error)
     sys.exit(0)
 
 

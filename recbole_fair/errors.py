@@ -8,3 +8,7 @@ class FairError(ValueError):
 
     The command line prints the sentence and exits with code 2; Python callers catch it as a ``ValueError``.
     """
+
+
+class PeerError(FairError):
+    """Another process of the run has ended, or has not answered within the time limit."""

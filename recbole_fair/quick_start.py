@@ -24,6 +24,7 @@ from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.latest import named_checkpoint
+from recbole_fair.io.processes import current
 from recbole_fair.io.timing import Stages
 from recbole_fair.model.variants import Variants
 from recbole_fair.report.documents import EvaluationDocument, RunDocument, write_document
@@ -32,7 +33,7 @@ from recbole_fair.report.summary import metrics_table
 from recbole_fair.report.tables import intervention_tables
 from recbole_fair.rerank.base import ReRanker
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
-from recbole_fair.runs.alone import alone
+from recbole_fair.runs.alone import alone, together
 from recbole_fair.runs.closing import closing_lines
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import (
@@ -140,6 +141,7 @@ def run_recbole_fair(
     """
     stages = Stages()
     config = config_on_base(model, dataset, config_file_list, config_dict)
+    together(config)
     _check_files(config, *map(find_config_file, files_of(config_file_list)))
     reranker = make_reranker(config)
     begin_log(config)
@@ -259,6 +261,7 @@ def evaluate_checkpoint(
     content = open_checkpoint(model_file)
     config = config_of(content, config_dict, model)
     check_changes(content, config, config_dict or {})
+    together(config)
     _check_files(config, model_file)
     reranker = make_reranker(config)
     begin_log(config)
@@ -391,6 +394,8 @@ def _finish(
     trained: bool = False,
 ) -> AnyResult:
     """Write what was asked for, the result first: what fails then is a warning, not the loss of what came before."""
+    if not current().writes:
+        return result
     files: dict[str, Callable[[], None]] = {"result_file": lambda: write_document(config["result_file"], result)}
     if final is not None and test_data is not None:
         dataset = test_data._dataset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,10 +13,13 @@ from typing import Any
 
 import click
 
+from recbole_fair.commands.launching import end, speaks_of_interruption
+from recbole_fair.errors import PeerError
 from recbole_fair.io.text import visible
 
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT
 _SIGNALS = ("SIGTERM", "SIGHUP")
+_FOR_THE_SIGNAL = 1.0  # seconds
 
 
 class Stopped(KeyboardInterrupt):
@@ -53,14 +57,19 @@ def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
             with contextlib.suppress(ValueError):  # outside of the main thread
                 before[number] = signal.signal(number, _stop)
     try:
-        yield
+        try:
+            yield
+        except PeerError:
+            time.sleep(_FOR_THE_SIGNAL)  # all processes may have been told to end, and the others were quicker
+            raise
     except KeyboardInterrupt as stop:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second one must not cut the sentence short
-        text = advice()
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo(visible("Interrupted" + (f": {text}." if text else ".")), err=True)
-        sys.exit(128 + stop.number if isinstance(stop, Stopped) else EXIT_INTERRUPTED)
+        if speaks_of_interruption():
+            text = advice()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                click.echo(visible("Interrupted" + (f": {text}." if text else ".")), err=True)
+        end(128 + stop.number if isinstance(stop, Stopped) else EXIT_INTERRUPTED)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

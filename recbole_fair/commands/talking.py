@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from recbole_fair.errors import FairError
-from recbole_fair.io.verbosity import Verbosity, set_verbosity
+from recbole_fair.io.verbosity import Verbosity, set_verbosity, verbosity
 
 _WORDS = ("-q", "--quiet", "-v", "--verbose")
 _SAID = "recbole_fair.verbosity"
@@ -29,6 +29,11 @@ def verbosity_options() -> list[click.Option]:
         # The long form is a word of its own, since --verbose=1 is a setting of RecBole's decision trees.
         click.Option(["-v", "loud"], help="Show everything that the log file gets. Also --verbose.", **common),  # type: ignore[arg-type]
     ]
+
+
+def words_said() -> list[str]:
+    """The options that say the verbosity of this process, for another one."""
+    return {Verbosity.QUIET: ["-q"], Verbosity.NORMAL: [], Verbosity.VERBOSE: ["-v"]}[verbosity()]
 
 
 def arranged(args: Sequence[str]) -> list[str]:

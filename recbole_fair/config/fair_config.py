@@ -43,13 +43,14 @@ from recbole_fair.config.layers import (
     read_yaml,
     tidy,
 )
-from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE_KEYS
+from recbole_fair.config.recbole_keys import COMPUTED_KEYS, PROCESS_KEYS, RECBOLE_KEYS
 from recbole_fair.config.recbole_models import OF_MODELS
 from recbole_fair.config.registry import adopted_metrics, get_model, layers_of, lineage
 from recbole_fair.config.rerankers import reranker_defaults
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.latest import LATEST, named_checkpoint
+from recbole_fair.io.processes import place
 
 logger = logging.getLogger(__name__)
 
@@ -239,12 +240,25 @@ class FairConfig(Config):
         ids = list(gpu_id) if isinstance(gpu_id, (list, tuple)) else str("" if gpu_id is None else gpu_id).split(",")
         ids = [str(one).strip() for one in ids if str(one).strip()]
         final["gpu_id"] = ",".join(ids)
+        where = place()
         several = [key for key in ("nproc", "world_size") if int(final.get(key) or 1) > 1]
-        if final.get("local_rank") is not None or several:
-            named = f"{several[0]}={final[several[0]]}" if several else "local_rank"
-            raise FairError(f"{named}: training in several processes is not there yet; leave the key out.")
+        if several and where.world == 1:
+            raise FairError(
+                f"{several[0]}={final[several[0]]}: processes are started by the command line (recbole-fair run "
+                "--nproc=2) or by torchrun, not from Python; leave the key out."
+            )
+        for key in PROCESS_KEYS:  # a checkpoint does not say how many processes wrote it
+            final.pop(key, None)
+            self.user_settings.pop(key, None)
+        # RecBole's own way to several processes is not taken (see trainer/sharing.py).
         final["local_rank"] = 0
         final["single_spec"] = True
+        if where.rank > 0:
+            final["show_progress"] = final["log_wandb"] = False
+        if where.world > 1 and "gpu_id" not in self.user_settings:
+            ids = [str(where.local_rank)] if ids else []
+        elif ids:
+            ids = [ids[where.local_rank % len(ids)]]
         if not ids or not final.get("use_gpu", True) or not torch.cuda.is_available():
             final["device"] = torch.device("cpu")
             return

@@ -34,6 +34,15 @@ KEYS: dict[str, Key] = {
         what="order of interactions: exact times, or RecBole's in single precision",
         scope="protocol",
     ),
+    # Processes.
+    "process_timeout": Key(
+        "float",
+        low=0,
+        open_low=True,
+        high=10**7,
+        what="seconds after which a process that does not answer the others is given up",
+        scope="machine",
+    ),
     # Evaluation.
     "eval_memory_mb": Key(
         "int",

@@ -70,6 +70,9 @@ RECBOLE_KEYS: frozenset[str] = frozenset(_READ.split())
 #: Keys that RecBole or FairConfig computes from the others: never settings of a user.
 COMPUTED_KEYS: frozenset[str] = frozenset(_COMPUTED.split())
 
+#: Keys that say how many processes there are, and where.
+PROCESS_KEYS = ("nproc", "world_size", "local_rank", "offset", "ip", "port")
+
 
 _HERE, _DATA = "machine", "protocol"
 _FLAG = Key("bool")

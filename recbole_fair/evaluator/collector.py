@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -27,8 +28,10 @@ from recbole_fair.evaluator.group_values import check_column, needs_of
 from recbole_fair.evaluator.metrics import register_metrics
 from recbole_fair.evaluator.options import DRIFT, MAINSTREAM, TASTE, MetricOptions
 from recbole_fair.evaluator.specs import CONCEPT, GROUPS, SEGMENTS
+from recbole_fair.io.processes import current
 
 _RECBOLE_COLLECTS = ("rec.meanrank", "rec.score", "data.label")
+_PARTS = 6  # of what is kept of a batch
 
 
 class _RecBolePart(Register):
@@ -36,6 +39,25 @@ class _RecBolePart(Register):
 
     def need(self, key: str) -> bool:
         return key in _RECBOLE_COLLECTS and bool(super().need(key))
+
+
+def of_all_processes(batches: list[Tensor]) -> list[Tensor]:
+    """Batches of all processes, of which each has every ``world``-th, in their order.
+
+    Args:
+        batches: those of this process, ``[n, ...]`` with ``n`` of their own; maybe none.
+    """
+    processes = current()
+    lengths = processes.gather(torch.tensor([len(batch) for batch in batches], dtype=torch.long))
+    # Where there is any batch, the first process has the first one.
+    kind: tuple[str, list[int]] | None = (str(batches[0].dtype), list(batches[0].shape[1:])) if batches else None
+    kind = processes.of_first(kind)
+    if kind is None:
+        return []
+    dtypes = {str(dtype): dtype for dtype in (torch.bool, torch.int32, torch.long, torch.float, torch.double)}
+    mine = torch.cat(batches).cpu() if batches else torch.zeros([0, *kind[1]], dtype=dtypes[kind[0]])
+    split = [torch.split(values, sizes.tolist()) for values, sizes in zip(processes.gather(mine), lengths, strict=True)]
+    return [split[number % len(split)][number // len(split)] for number in range(sum(map(len, lengths)))]
 
 
 def are_among(keys: Tensor, wanted: Tensor) -> Tensor:
@@ -73,6 +95,7 @@ class FairCollector(Collector):
         self._clear()
 
     def _clear(self) -> None:
+        self._ends: list[list[int]] = []
         self._candidates: list[tuple[Tensor, Tensor]] = []
         self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -154,6 +177,7 @@ class FairCollector(Collector):
             FairError: If the model's scores are not numbers.
         """
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        self._ends.append([len(self.data_struct[key]) if key in self.data_struct else 0 for key in _RECBOLE_COLLECTS])
         if not self.ranking:
             if not bool(scores_tensor.isfinite().all()):
                 raise FairError(
@@ -209,8 +233,35 @@ class FairCollector(Collector):
                 raise ValueError(f"{n_rows} rows of scores for {len(users)} users: a user's rows must be together.")
         return users.to(self.device)
 
-    def get_data_struct(self) -> DataStruct:
+    def forget(self) -> None:
+        """Drop what was collected since the last call of :meth:`get_data_struct`."""
+        self._clear()
+        for key in _RECBOLE_COLLECTS:
+            if key in self.data_struct:
+                del self.data_struct[key]
+
+    def _put_together(self) -> None:
+        """Take the batches that the other processes have collected, in the order in which one process has them."""
+        ends = [[0] * len(_RECBOLE_COLLECTS), *self._ends]
+        for column, key in enumerate(_RECBOLE_COLLECTS):
+            pieces: list[Tensor] = []
+            if key in self.data_struct:
+                values = self.data_struct[key]
+                pieces = [values[low[column] : high[column]] for low, high in itertools.pairwise(ends)]
+            found = of_all_processes(pieces)
+            if found:
+                self.data_struct[key] = torch.cat(found)
+        parts = [list(part) for part in zip(*self._batches, strict=True)] or [[] for _ in range(_PARTS)]
+        self._batches = list(zip(*map(of_all_processes, parts), strict=True))
+        candidates = [list(part) for part in zip(*self._candidates, strict=True)] or [[], []]
+        self._candidates = list(zip(*map(of_all_processes, candidates), strict=True))
+        self._n_items = int(current().of_first(self._n_items))
+
+    def get_data_struct(self, in_parts: bool = False) -> DataStruct:
         """Hand over what was collected since the last call, on the CPU, and forget it.
+
+        Args:
+            in_parts: whether each process has collected every ``world``-th batch only.
 
         Returns:
             RecBole's DataStruct with, for ranking, ``rec.items`` (``[U, Kmax]``, 0 = no item), ``rec.topk`` (hits and
@@ -219,6 +270,8 @@ class FairCollector(Collector):
             ``data.num_users``, ``data.popularity``, ``data.histories``, ``data.groups``, ``data.concept`` (weights of
             items), ``data.facts`` (about users), and RecBole's own entries.
         """
+        if in_parts:
+            self._put_together()
         struct = DataStruct()
         for key in _RECBOLE_COLLECTS:
             if key in self.data_struct:

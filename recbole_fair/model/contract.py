@@ -16,6 +16,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
 from recbole_fair.config.catalogue import check_values, strengths_of
+from recbole_fair.data.batches.windows import WINDOW_TARGETS
 from recbole_fair.model.variants import Variants
 
 
@@ -47,14 +48,33 @@ class FairModel(Variants):
         dossier: the dossier that ``explain`` writes, a name of :mod:`recbole_fair.runs.dossiers` or ``"module:Class"``;
             None where there is nothing to explain.
         writes_neurons: whether :meth:`write_neurons` does something.
+        loss_adds_up: whether the loss of a batch is made of those of its parts, whatever a first batch says: because
+            what is no mean over targets is taken over the whole batch
+            (:meth:`~recbole_fair.io.processes.Processes.over_batch`). Else it is found out.
     """
 
     trainer_name: ClassVar[str | None] = None
     dossier: ClassVar[str | None] = None
     writes_neurons: ClassVar[bool] = False
+    loss_adds_up: bool = False
+
+    @property
+    def draws_to_score(self) -> bool:
+        """Whether scores hold random numbers of a generator of the model's own, drawn batch after batch."""
+        return False
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before each epoch (0, 1, ...) of the training."""
+
+    def end_epoch(self) -> None:
+        """Called after each epoch: with several processes, what each of them has seen is to be put together."""
+
+    def targets_of(self, interaction: Interaction) -> Tensor | None:
+        """How many targets each row of a training batch has, which the loss is the mean over: ``[B]``.
+
+        None where it is one a row.
+        """
+        return (interaction[WINDOW_TARGETS] > 0).sum(1) if WINDOW_TARGETS in interaction else None
 
     def epoch_report(self) -> dict[str, float]:
         """Numbers on the epoch that has just ended, by name, for the log and for TensorBoard."""
@@ -70,7 +90,16 @@ class FairModel(Variants):
 
 
 # What a class of RecBole's family may define without deriving from FairModel.
-_HOOKS = ("begin_epoch", "epoch_report", "encoded_once", "scoring_notes", "check_strength", "set_strengths")
+_HOOKS = (
+    "begin_epoch",
+    "end_epoch",
+    "targets_of",
+    "epoch_report",
+    "encoded_once",
+    "scoring_notes",
+    "check_strength",
+    "set_strengths",
+)
 
 
 class AdaptedModel(FairModel):

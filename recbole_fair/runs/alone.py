@@ -7,12 +7,26 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import torch
+
+from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import TIMEOUT, join, place
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _running = threading.RLock()
+_SHARED = ("run_recbole_fair", "evaluate_checkpoint")  # what several processes can do together
+
+
+def together(config: Settings) -> None:
+    """Join the other processes of the run, where the environment says that there are some.
+
+    Raises:
+        FairError: if they cannot be reached.
+    """
+    join(torch.device(config["device"]).type == "cuda", float(config["process_timeout"] or TIMEOUT))
 
 
 def alone(function: Callable[P, R]) -> Callable[P, R]:
@@ -30,6 +44,8 @@ def alone(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if function.__name__ not in _SHARED and place().world > 1:
+            raise FairError(f"{function.__name__} runs in one process: start it without torchrun and nproc.")
         if not _running.acquire(blocking=False):
             raise FairError(
                 f"{function.__name__}: another thread of this process is in a run, and both would draw from the same "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from recbole_fair.config.fair_config import FairConfig
+from recbole_fair.io.processes import current
 from recbole_fair.io.text import visible, without_colours
 from recbole_fair.io.verbosity import FOR_THE_FILE, PLACE, Verbosity, verbosity
 
@@ -37,6 +38,10 @@ def begin_log(config: FairConfig) -> None:
     for handler in [handler for handler in root.handlers if isinstance(handler, (_LogFile, _Terminal))]:
         root.removeHandler(handler)
         handler.close()
+    if not current().writes:  # the first process logs for all; only errors of others are to be seen
+        root.addHandler(_Terminal(logging.ERROR))
+        root.setLevel(logging.ERROR)
+        return
     level = getattr(logging, str(config["state"] or "INFO").upper(), logging.INFO)
     if not root.handlers:
         root.setLevel(level)

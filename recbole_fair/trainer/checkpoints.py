@@ -23,6 +23,7 @@ from recbole_fair.io.checkpoint import (
     save_checkpoint,
     unpack_arrays,
 )
+from recbole_fair.io.processes import current
 
 
 class ModelState(TypedDict):
@@ -105,8 +106,15 @@ class CheckpointWriter:
             replace: whether to write over a file that is none of ``owned``; else another name is taken in its place.
 
         Returns:
-            Where it was written.
+            Where it was written: by the first of several processes, for all.
         """
+        path = current().made_by_first(lambda: self._written(path, fingerprint, training, is_best, replace))
+        self.owned.add(path)
+        return path
+
+    def _written(
+        self, path: str, fingerprint: str | None, training: Mapping[str, Any], is_best: bool, replace: bool
+    ) -> str:
         best = self.best or self.current()
         latest = best if is_best else self.current()
         content = {
@@ -125,9 +133,7 @@ class CheckpointWriter:
             },
             **self.extra,
         }
-        path = save_checkpoint(path, content, fresh=not replace and path not in self.owned)
-        self.owned.add(path)
-        return path
+        return save_checkpoint(path, content, fresh=not replace and path not in self.owned)
 
     def read_resumable(self, resume_file: str | Path, fingerprint: str | None) -> dict[str, Any]:
         """The content of a checkpoint of the same model on the same data.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
 from recbole_fair.config.contract import Settings
 from recbole_fair.errors import FairError
 
@@ -32,3 +35,16 @@ def errors_named(config: Settings) -> Iterator[None]:
             f"enable_amp={config['enable_amp']}: {config['model']} cannot be trained in 16 bits on this device "
             f"({str(error).splitlines()[0]}); leave the key out."
         ) from error
+
+
+def check_loss(loss: Tensor, config: Settings) -> None:
+    """See that a training loss is a number.
+
+    Raises:
+        FairError: it is NaN.
+    """
+    if torch.isnan(loss):
+        raise FairError(
+            f"The training loss became NaN (learning_rate={config['learning_rate']}); lower learning_rate or "
+            "set clip_grad_norm, e.g. {max_norm: 5}."
+        )

@@ -18,6 +18,7 @@ from recbole_fair.data.contract import CountsEpochs, DrawsRandomly, EvaluationLo
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config, restore_model
 from recbole_fair.io.imported import open_checkpoint
+from recbole_fair.io.processes import current
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
@@ -76,6 +77,7 @@ class PostHocTrainer(FairTrainer):
         with self._stage("intervention", next(titles)):
             self._seed_again(train_data)
             report = self.model.fit_intervention(train_data, valid_data, show_progress)
+            current().take_from_first(self.model.state_dict())  # machines may round differently
         if valid_data is not None and wants_choice(self.config, self.model):
             with self._stage("strengths", next(titles)):
                 self._choose_strengths(valid_data)
@@ -210,8 +212,13 @@ class PostHocTrainer(FairTrainer):
 
     def _find_base(self, config: FairConfig) -> tuple[Path, dict[str, Any]] | None:
         """The newest finished checkpoint of the base model whose data and settings are those of this run."""
-        alike = checkpoints_alike(self.config["checkpoint_dir"], config, self.fingerprint)
-        return next(((path, content) for path, content in alike if finished(content)), None)
+
+        def find() -> str | None:
+            alike = checkpoints_alike(self.config["checkpoint_dir"], config, self.fingerprint)
+            return next((str(path) for path, content in alike if finished(content)), None)
+
+        found = current().made_by_first(find)  # what another process would see a moment later
+        return None if found is None else (Path(found), load_checkpoint(found, config["device"]))
 
 
 def differing_settings(

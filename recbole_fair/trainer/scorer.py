@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
 from recbole.data.interaction import Interaction
@@ -19,6 +21,8 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.ragged import owners
 from recbole_fair.io.bars import bars_shown, new_bar
+from recbole_fair.io.checkpoint import random_states, restore_random_states
+from recbole_fair.io.processes import current
 
 T = TypeVar("T")
 
@@ -69,6 +73,8 @@ class Scorer:
         self._valid_data: EvaluationLoader | None = None
         self._test_data: EvaluationLoader | None = None
         self._with_validation: Histories | None = None
+        self._own: bool = False
+        self._drew = self._by_chance = False
 
     def bind(
         self, histories: Histories | None, valid_data: EvaluationLoader | None, test_data: EvaluationLoader | None
@@ -85,16 +91,53 @@ class Scorer:
         """Every batch of a split with its scores, masked."""
         full = isinstance(eval_data, FullSortEvalDataLoader)
         seen = self._seen_before(eval_data) if full and not self.mask.by_loader else None
-        for batch in progress(self._batches_of(eval_data), len(eval_data), "Evaluate", show_progress):
-            if not full:
-                yield ScoredBatch(*self._drawn(batch))
-                continue
-            interaction, listed, positive_u, positive_i = batch
-            listed = listed if self.mask.by_loader else None
-            _, scores, positive_u, positive_i = self._full((interaction, listed, positive_u, positive_i))
-            if seen is not None:
-                mask_seen(scores, seen, interaction[self._user_field], positive_u, positive_i)
-            yield ScoredBatch(interaction, scores, positive_u, positive_i)
+        processes = current()
+        batches = progress(self._batches_of(eval_data), len(eval_data), "Evaluate", show_progress)
+        for number, batch in enumerate(batches):
+            if self._own and number % processes.world != processes.rank:
+                continue  # drawn all the same, so that every process's generators go on alike
+            before = _draws() if self._own else None
+            if full:
+                interaction, listed, positive_u, positive_i = batch
+                listed = listed if self.mask.by_loader else None
+                _, scores, positive_u, positive_i = self._full((interaction, listed, positive_u, positive_i))
+                if seen is not None:
+                    mask_seen(scores, seen, interaction[self._user_field], positive_u, positive_i)
+                scored = ScoredBatch(interaction, scores, positive_u, positive_i)
+            else:
+                scored = ScoredBatch(*self._drawn(batch))
+            self._drew |= before is not None and before != _draws()
+            yield scored
+
+    def shared(self, one_pass: Callable[[], None], forget: Callable[[], object], alike: bool) -> bool:
+        """Let each process score its own batches in a pass over a split: every ``world``-th, as they are.
+
+        The batches are those of one process, whose numbers depend on how many rows a product of matrices has. A model
+        that draws random numbers when it scores would draw others: all processes then score all batches.
+
+        Args:
+            one_pass: goes over the batches.
+            forget: drops what a pass has collected.
+            alike: whether every process has to see all batches.
+
+        Returns:
+            Whether this process has seen its own batches only.
+        """
+        processes = current()
+        if not processes.several or alike or self._by_chance:
+            one_pass()
+            return False
+        states, self._own, self._drew = random_states(), True, False
+        try:
+            one_pass()
+        finally:
+            self._own = False
+        self._by_chance = processes.any(self._drew)
+        if self._by_chance:
+            forget()
+            restore_random_states(states)
+            one_pass()
+        return not self._by_chance
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
@@ -125,6 +168,13 @@ class Scorer:
             assert self._valid_data is not None
             self._with_validation = self._histories.extended(training_interactions(self._valid_data._dataset))
         return self._with_validation
+
+
+def _draws() -> tuple[object, ...]:
+    """The states of the generators that a model may draw from when it scores."""
+    _, keys, position, *_ = np.random.get_state()
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return random.getstate(), np.asarray(keys).tobytes(), position, *(state.numpy().tobytes() for state in states)
 
 
 def mask_seen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer.trainer import PretrainTrainer
@@ -29,6 +29,8 @@ class Stages(_RecBoleTrainer):
     notes: list[str]
     saved_model_file: str
     save_step: int
+    clip_grad_norm: dict[str, Any] | None
+    enable_scaler: bool
     _saves: bool
 
     @property

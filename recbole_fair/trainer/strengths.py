@@ -19,6 +19,7 @@ from recbole_fair.errors import FairError
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.evaluator.metrics import inputs_of, values_of
 from recbole_fair.evaluator.specs import BY_KEY, MetricSpec
+from recbole_fair.io.processes import current
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.trainer import FairTrainer
 
@@ -82,6 +83,7 @@ def choose_strengths(
             kept = not math.isnan(found[target]) and within(found[measured], base[measured], measured, budget)
             if kept and cost(target, found[target]) < cost(target, best_values[target]):
                 best, best_values = setting, found
+    best, best_values = current().of_first([best, dict(best_values)])
     model.set_strengths(**best)
     _say(best, target, measured, budget, base, best_values)
     return {

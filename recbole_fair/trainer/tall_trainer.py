@@ -13,6 +13,7 @@ import torch
 from recbole_fair.data.contract import EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import split_interactions
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.tall.tall import TALL, MultVAE
 from recbole_fair.trainer.checkpoints import CheckpointWriter, ModelState
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
@@ -79,7 +80,7 @@ class ExpertTrainer(FairTrainer):
             return super()._build_optimizer(weight_decay=decay, **kwargs)
         params = list(kwargs.get("params", self.model.parameters()))
         rate = kwargs.get("learning_rate", self.config["learning_rate"])
-        needs_all_gradients = self.config["clip_grad_norm"] or self.enable_scaler
+        needs_all_gradients = self.config["clip_grad_norm"] or self.enable_scaler or current().several
         kind = torch.optim.Adam if needs_all_gradients else EagerAdam
         return kind(params, lr=rate, weight_decay=decay, fused=True)
 

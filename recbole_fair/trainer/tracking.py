@@ -11,6 +11,7 @@ import recbole.trainer.trainer as recbole_trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_fair.evaluator.group_result import GroupResult
+from recbole_fair.io.processes import current
 from recbole_fair.io.text import visible
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class LazyWriter:
             self._writer = None
 
     def _opened(self) -> SummaryWriter | None:
-        if self._writer is None and not self._failed:
+        if self._writer is None and not self._failed and current().writes:
             try:
                 self._writer = self._open()
             except OSError as error:

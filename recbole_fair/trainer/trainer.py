@@ -22,17 +22,17 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.data.contract import CountsEpochs, EvaluationLoader, TrainingLoader
 from recbole_fair.data.facts.interactions import data_fingerprint
 from recbole_fair.data.facts.stored import stored_data
-from recbole_fair.errors import FairError
 from recbole_fair.evaluator import EvaluationResult, FairCollector, FairEvaluator
 from recbole_fair.evaluator.constraint import parse_constraints, selection_value
 from recbole_fair.evaluator.group_result import GroupResult
 from recbole_fair.io.atomic import free_name
 from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import check_finite, load_checkpoint, random_states, restore_random_states
+from recbole_fair.io.processes import current
 from recbole_fair.io.timing import Stages as Clock
 from recbole_fair.model.contract import FairModel, contract_of
 from recbole_fair.trainer.checkpoints import CheckpointWriter, model_state
-from recbole_fair.trainer.failures import errors_named
+from recbole_fair.trainer.failures import check_loss, errors_named
 from recbole_fair.trainer.optimizers import fused
 from recbole_fair.trainer.resumption import (
     check_resumable,
@@ -46,6 +46,7 @@ from recbole_fair.trainer.resumption import (
 )
 from recbole_fair.trainer.schedule import Schedule
 from recbole_fair.trainer.scorer import ScoredBatch, Scorer
+from recbole_fair.trainer.sharing import SharedSteps
 from recbole_fair.trainer.stages import Stages
 from recbole_fair.trainer.tracking import lazy_tensorboard, report_groups
 from recbole_fair.trainer.watching import Heartbeat, vanishing_bars
@@ -88,11 +89,9 @@ class FairTrainerMixin(Stages):
     best_valid_result: OrderedDict[str, float] | None
 
     def __init__(self, config: FairConfig, model: AbstractRecommender) -> None:
-        if not config["single_spec"]:
-            raise FairError("Training on several processes (nproc, world_size) is not supported yet; use one process.")
         with lazy_tensorboard():
             super().__init__(config, model)
-        self.saved_model_file = free_name(self.saved_model_file)
+        self.saved_model_file = current().made_by_first(lambda: free_name(self.saved_model_file))
         # RecBole's models switch autograd's anomaly detection on when they are imported; it costs a third of the time.
         torch.autograd.set_detect_anomaly(False)
         self.eval_collector = FairCollector(config)
@@ -114,6 +113,7 @@ class FairTrainerMixin(Stages):
         self._verbose = True
         self._schedule = Schedule.of(config, self)
         self._heartbeat = Heartbeat(config["model"], self.epochs)
+        self._steps = SharedSteps(self)
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         return fused(super()._build_optimizer(**kwargs))
@@ -209,6 +209,7 @@ class FairTrainerMixin(Stages):
         """
         if self._train_data is not train_data:
             self.bind(train_data, valid_data, self._test_data)
+        self._steps.agree()
         self._verbose = verbose
         self._saves = saved
         self._validated = bool(valid_data) and self.eval_step > 0 and not self.pretrains
@@ -251,7 +252,7 @@ class FairTrainerMixin(Stages):
         missed = sum(constraint.violation(result) for constraint in self._constraints)
         if missed:
             score = (-_INFEASIBLE if self.valid_metric_bigger else _INFEASIBLE) * (1.0 + missed)
-        return score, result
+        return current().of_first(score), result  # one process decides when all end
 
     def _chosen_epoch(self) -> Validation:
         """Score and result of the epoch that was kept, with a note where it misses the constraint."""
@@ -276,12 +277,13 @@ class FairTrainerMixin(Stages):
         if self._schedule is not None:
             self._schedule.begin(epoch_idx, len(train_data))
         self.contract.begin_epoch(epoch_idx)
-        with errors_named(self.config):
-            loss: float | tuple[float, ...] = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        with errors_named(self.config), self._steps.epoch(train_data, epoch_idx):
+            loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self.contract.end_epoch()
         self._report_epoch(epoch_idx)
         if not self._validated:
             self._heartbeat.beat(epoch_idx)
-        return loss
+        return self._steps.total(loss)
 
     def _report_epoch(self, epoch_idx: int) -> None:
         """Log what the model's ``epoch_report()`` says (name to value), and send it to TensorBoard."""
@@ -294,11 +296,7 @@ class FairTrainerMixin(Stages):
             self.tensorboard.add_scalar(name, value, epoch_idx)
 
     def _check_nan(self, loss: Tensor) -> None:
-        if torch.isnan(loss):
-            raise FairError(
-                f"The training loss became NaN (learning_rate={self.config['learning_rate']}); lower learning_rate or "
-                "set clip_grad_norm, e.g. {max_norm: 5}."
-            )
+        check_loss(loss, self.config)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -470,11 +468,16 @@ class FairTrainerMixin(Stages):
         self.eval_collector.n_candidates = candidates
         later = self.scorer.follows_validation(eval_data)
         self.eval_collector.use_validation_history(self._valid_data if later else None)
-        for interaction, scores, positive_u, positive_i in self.scored_batches(eval_data, show_progress):
-            ranked_by = scores if adjust is None else adjust(interaction, scores)
-            self.eval_collector.eval_batch_collect(ranked_by, interaction, positive_u, positive_i)
+
+        def one_pass() -> None:
+            for interaction, scores, positive_u, positive_i in self.scored_batches(eval_data, show_progress):
+                ranked_by = scores if adjust is None else adjust(interaction, scores)
+                self.eval_collector.eval_batch_collect(ranked_by, interaction, positive_u, positive_i)
+
+        alike = adjust is not None or self.contract.draws_to_score
+        parts = self.scorer.shared(one_pass, self.eval_collector.forget, alike)
         self.eval_collector.model_collect(self.model)
-        return self.eval_collector.get_data_struct()
+        return self.eval_collector.get_data_struct(in_parts=parts)
 
     @torch.no_grad()
     def scored_batches(self, eval_data: EvaluationLoader, show_progress: bool = False) -> Iterator[ScoredBatch]:

@@ -172,10 +172,6 @@ class WindowLoader:
         self.length = int(config["MAX_ITEM_LIST_LENGTH"])
         self.stride = min(int(config["window_stride"] or self.length), self.length)
         self.epoch = 0
-        self.rank, self.world_size = 0, 1
-        if not config["single_spec"]:
-            self.rank = int(config["local_rank"]) + int(config["offset"] or 0)
-            self.world_size = int(config["world_size"])
         if self.sequences.n_targets == 0:
             raise FairError("No user has two training interactions, so there is nothing to predict; use more data.")
 
@@ -183,11 +179,6 @@ class WindowLoader:
     def dataset(self) -> Any:
         """The training split."""
         return self._dataset
-
-    @property
-    def sampler(self) -> WindowLoader:
-        """RecBole's trainer calls ``sampler.set_epoch`` under DDP."""
-        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Number of the epoch that the next iteration draws."""
@@ -197,11 +188,11 @@ class WindowLoader:
         rng = np.random.default_rng([int(self.config["seed"]), self.epoch])
         windows = draw_windows(self.sequences, self.length, self.stride, rng)
         order = rng.permutation(len(windows)) if self.shuffle else np.arange(len(windows))
-        return windows, order[self.rank :: self.world_size]
+        return windows, order
 
     def _windows_per_batch(self, windows: Windows) -> int:
         share = int(self.config["train_batch_size"]) / self.sequences.n_targets
-        return max(1, round(share * len(windows) / self.world_size))
+        return max(1, round(share * len(windows)))
 
     def __len__(self) -> int:
         windows, order = self._draw()

@@ -24,6 +24,7 @@ from recbole_fair.data.reading.atomic_files import ensure_atomic_files
 from recbole_fair.data.reading.checks import check_dataset, filtering_errors
 from recbole_fair.data.reading.quick import quick
 from recbole_fair.data.reading.times import keep_order_of_times
+from recbole_fair.io.processes import current
 from recbole_fair.io.text import without_colours
 from recbole_fair.io.verbosity import FOR_THE_FILE
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _NEEDS_PADDED_LISTS = ("FEARec",)
 _COPIES = 4  # of a score matrix that masking, top-k and the model's own work hold at the same time
 _FLOAT = 4
+_MOST_USERS = 1024  # larger batches are no quicker, and too few of them cannot be shared by several processes
 
 
 def load_data(config: MutableSettings) -> tuple[Any, Any, Any]:
@@ -41,9 +43,10 @@ def load_data(config: MutableSettings) -> tuple[Any, Any, Any]:
     Raises:
         FairError: if files or columns are missing, or too little is left after filtering.
     """
-    ensure_atomic_files(config)
-    with filtering_errors(config):
-        dataset = create_dataset(config)
+    with current().first_before_others():  # downloads, and cuts text up for all
+        ensure_atomic_files(config)
+        with filtering_errors(config):
+            dataset = create_dataset(config)
     keep_last_items(config, dataset)
     if config["time_order"] != "recbole":
         keep_order_of_times(config, dataset)
@@ -104,7 +107,7 @@ def users_per_batch(config: Settings, n_items: int) -> int:
     """Users that one batch of full ranking may hold within ``eval_memory_mb``.
 
     Counted are the score matrix with its working copies, for sequential models the encoder's activations, and for
-    context models, which RecBole scores pair by pair, the repeated rows and their embeddings.
+    context models, which RecBole scores pair by pair, the repeated rows and their embeddings. At most 1,024.
     """
     budget = int(config["eval_memory_mb"] or 256) * 2**20
     size = int(config["hidden_size"] or config["embedding_size"] or 64)
@@ -113,7 +116,7 @@ def users_per_batch(config: Settings, n_items: int) -> int:
         per_user += int(config["MAX_ITEM_LIST_LENGTH"]) * size * _FLOAT * 16
     elif config["MODEL_TYPE"] == ModelType.CONTEXT and not Traits.of(config["model_class"]).ranks_all_items:
         per_user += n_items * (64 + 16 * size) * _FLOAT
-    return max(1, budget // per_user)
+    return max(1, min(budget // per_user, _MOST_USERS))
 
 
 def trains_on_windows(config: Settings) -> bool:

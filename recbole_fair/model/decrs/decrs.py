@@ -30,6 +30,7 @@ from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import count_items
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.contract import FairModel
 from recbole_fair.model.decrs.factorization import FactorizationMachine, FeatureTables
 from recbole_fair.model.decrs.keys import DECRS_KEYS
@@ -70,6 +71,7 @@ class DecRS(FairModel, GeneralRecommender):
     keys = DECRS_KEYS
     input_type = InputType.POINTWISE
     trainer_name = "DecRSTrainer"
+    loss_adds_up = True
     reads_pairs: ClassVar[bool] = True
     scores_are_logits: ClassVar[bool] = True
     other_parameter_name: ClassVar[list[str]] = ["trained", "features", "drift_has_validation"]
@@ -293,7 +295,10 @@ class DecRS(FairModel, GeneralRecommender):
     # -- training ------------------------------------------------------------------------------------------------
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Summed log loss of a batch under the machine that is being trained, see ``part``."""
+        """Summed log loss of a batch under the machine that is being trained, see ``part``.
+
+        Of a part of a batch, the sum is divided by the part's share: the shares' mean is then the sum over the batch.
+        """
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
         if self.LABEL not in interaction:
             raise FairError(
@@ -307,7 +312,7 @@ class DecRS(FairModel, GeneralRecommender):
         elif self.item_weights is not None:
             weights = torch.where(labels > 0, self.item_weights[items], 1.0)
         machine: Any = self.parts[self.part]
-        loss: Tensor = machine.loss(users, items, labels, self.reg_weight, weights)
+        loss: Tensor = machine.loss(users, items, labels, self.reg_weight, weights, current().share)
         return loss
 
     # -- for the result and the checkpoint -----------------------------------------------------------------------

@@ -268,7 +268,13 @@ class FactorizationMachine(nn.Module):
     # -- loss ----------------------------------------------------------------------------------------------------
 
     def loss(
-        self, users: Tensor, items: Tensor, labels: Tensor, reg_weight: float = 0.0, weights: Tensor | None = None
+        self,
+        users: Tensor,
+        items: Tensor,
+        labels: Tensor,
+        reg_weight: float = 0.0,
+        weights: Tensor | None = None,
+        share: float = 1.0,
     ) -> Tensor:
         """Log loss summed over the rows, plus ``reg_weight`` times the Frobenius norm of the feature vectors.
 
@@ -279,10 +285,11 @@ class FactorizationMachine(nn.Module):
             reg_weight: As coded with DecRS: the norm itself, not its square; neither first-order weights, hidden
                 layers nor group vectors are in it.
             weights: Weight of each row ``[B]``.
+            share: Part of a batch that the rows are; their sum is divided by it.
         """
         of_users, of_items, norm = self.pair_sums(users, items)
         logits = self._logits(of_users, of_items)
-        loss = F.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="sum") / share
         return loss + reg_weight * norm if reg_weight > 0 else loss
 
 

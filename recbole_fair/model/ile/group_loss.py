@@ -8,7 +8,6 @@ arXiv 2410.04830) and its public code: ``std`` is the unbiased standard deviatio
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 DISTANCES = ("std", "ent", "mad")
@@ -67,24 +66,3 @@ def group_distance(sums: Tensor, counts: Tensor, kind: str) -> Tensor:
     else:
         raise ValueError(f"kind must be one of {', '.join(DISTANCES)}, got {kind!r}")
     return torch.where(n > 1, distance, 0.0)
-
-
-def over_processes(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums and counts of all processes of a distributed training; of one process, its own.
-
-    The gradient of the added sums is itself added over the processes. ``DistributedDataParallel`` then averages, which
-    leaves exactly the gradient that one process with the whole batch would have.
-
-    Args:
-        sums: Loss by group of this process ``[G]``.
-        counts: Pairs by group of this process ``[G]``.
-
-    Returns:
-        Sums and counts ``[G]``, the same in every process.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return sums, counts
-    from torch.distributed.nn.functional import all_reduce
-
-    both: Tensor = all_reduce(torch.stack([sums, counts]))  # type: ignore[no-untyped-call]
-    return both[0], both[1]

@@ -25,9 +25,10 @@ from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.data.facts.popularity import SEGMENT_NAMES, Popularity, count_items
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.bases.embeddings import FullPrecisionLightGCN
 from recbole_fair.model.contract import FairModel
-from recbole_fair.model.ile.group_loss import group_distance, group_sums, over_processes
+from recbole_fair.model.ile.group_loss import group_distance, group_sums
 from recbole_fair.model.ile.keys import ILE_KEYS, IPS_KEYS
 from recbole_fair.model.propensity import inverse_propensity
 
@@ -168,7 +169,7 @@ class ILE(PairwiseLosses):
         """The base model's loss plus the weighted distance of the group losses; in a tuple, its first entry."""
         loss, losses = self.loss_and_pairs(interaction)
         sums, counts = group_sums(losses, self.item_groups[self.positive_items(interaction)])
-        sums, counts = over_processes(sums, counts)
+        sums, counts = current().over_batch(torch.stack([sums, counts]))
         self._seen += torch.stack([sums.detach(), counts])
         if self._weight_now == 0:
             return loss
@@ -226,9 +227,13 @@ class IPS(PairwiseLosses):
 class ILEBPR(ILE, BPR):
     """Item-loss equalisation on matrix factorisation (BPR), the paper's setting."""
 
+    loss_adds_up = True
+
 
 class ILELightGCN(ILE, FullPrecisionLightGCN):
     """Item-loss equalisation on LightGCN, whose regularisation of the embeddings stays as it is."""
+
+    loss_adds_up = True
 
 
 class IPSBPR(IPS, BPR):

@@ -8,6 +8,7 @@ are then those of the items that have it, or the users who have it themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from recbole_fair.data.facts.interactions import Interactions, training_interact
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
+from recbole_fair.io.processes import current
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.popsteer.description import describe_neurons, describe_sae
@@ -152,8 +154,12 @@ class PopSteer(ConceptSteering):
         """Batches ``[B, d]`` of the base's representations of some users."""
         self.base.eval()
         device = self.base.item_representations().device
-        for batch in users.batches(self.rows_at_once[device.type != "cpu"]):
-            yield self.base.represent_users(batch.to(device))
+        processes, batches = current(), users.batches(self.rows_at_once[device.type != "cpu"])
+        while turn := list(itertools.islice(batches, processes.world)):  # a batch for each process
+            own = turn[processes.rank] if processes.rank < len(turn) else None
+            nothing = torch.zeros(0, self.sae.d_in, device=device)
+            found = nothing if own is None else self.base.represent_users(own.to(device))
+            yield from processes.gather(found)[: len(turn)]
 
     def profile_moments(
         self, concept: Concept, inter: Interactions, show: bool, most: int | None = None
@@ -397,6 +403,11 @@ class PopSteer(ConceptSteering):
             yield
         finally:
             self._given_edit = before
+
+    @property
+    def draws_to_score(self) -> bool:
+        """Whether noise is added to the users."""
+        return self.steer_mode == "noise"
 
     def restart_noise(self) -> None:
         """Noise starts anew, so that the same users in the same order meet the same noise."""

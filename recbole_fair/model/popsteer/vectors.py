@@ -20,6 +20,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
@@ -74,7 +75,7 @@ def collect_prefix_vectors(
     window = int(base.max_seq_length)
     starts, ends = _bounds(users)
     first, last, keep = _plan(starts, ends, window, which, min(stride, window) if base.encodes_positions else 0)
-    device = next(base.parameters()).device
+    device, processes, shared = next(base.parameters()).device, current(), False
     rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
     order = np.argsort(last - first, kind="stable")
     sequence = np.append(items, 0)
@@ -82,18 +83,26 @@ def collect_prefix_vectors(
     was_training = base.training
     base.eval()
     try:
-        for begin in range(0, len(order), rows):
+        begins = range(0, len(order), rows)
+        shared = processes.several and len(begins) >= processes.world
+        for number, begin in enumerate(begins):
+            if shared and number % processes.world != processes.rank:
+                continue
             index = order[begin : begin + rows]
             rows_of = (first[index], last[index], keep[index])
             out, target = _encode_rows(base, users, sequence, rows_of, device)
             if vectors is None:
                 vectors = _room(out, len(items), most_mb)
+                if shared:
+                    vectors.zero_()  # each process adds its own rows to those of the others
             vectors[target] = out
             if progress is not None:
                 progress(min(begin + rows, len(order)), len(order), "")
     finally:
         base.train(was_training)
     assert vectors is not None, "training data without interactions"
+    if shared:
+        processes.add(vectors)
     is_last = torch.zeros(len(items), dtype=torch.bool)
     is_last[torch.from_numpy(ends - 1)] = True
     owners = torch.from_numpy(np.ascontiguousarray(users))

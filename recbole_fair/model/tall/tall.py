@@ -26,6 +26,7 @@ from recbole_fair.data.facts.groups import mainstream_scores
 from recbole_fair.data.facts.histories import Histories
 from recbole_fair.data.facts.interactions import Interactions, training_interactions
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.contract import FairModel
 from recbole_fair.model.tall.experts import Bags, StackedVAE, cross_entropy, sample, sparse_product
 from recbole_fair.model.tall.keys import MULTVAE_KEYS, TALL_KEYS, WL_KEYS
@@ -56,6 +57,7 @@ class MultVAE(FairModel, GeneralRecommender):
     input_type = InputType.PAIRWISE
     reads_users: ClassVar[bool] = True
     trainer_name = "ExpertTrainer"
+    loss_adds_up = True
 
     updates: Tensor
 
@@ -94,13 +96,21 @@ class MultVAE(FairModel, GeneralRecommender):
         scores = self.experts.mixture(latent, gate)
         self._see_scores(users, rows, scores.detach())
         losses = cross_entropy(scores, rows)
-        weights = self._weights_of(users)
-        loss = losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
-        by_expert = divergences.mean(1)
-        mixed = by_expert.mean() if gate is None else (gate.mean(0) * by_expert).sum()
+        weights, processes = self._weights_of(users), current()
+        if weights is None:
+            loss = losses.mean()
+        else:
+            loss = (weights * losses).sum() / (processes.over_batch(weights.sum()) * processes.share)
+        by_expert = _mean_over_batch(divergences, 1)
+        # With a gate a product of two means, which those of parts of a batch do not add up to.
+        mixed = by_expert.mean() if gate is None else (_mean_over_batch(gate, 0) * by_expert).sum()
         if self.kl_reduction == "sum":
-            mixed = mixed * len(users)
+            mixed = mixed * float(processes.over_batch(losses.new_tensor(len(users))))
         return loss + self._anneal() * mixed
+
+    def targets_of(self, interaction: Interaction) -> Tensor:
+        """1 for users who have training items, 0 for those who are passed over ``[B]``."""
+        return (self.training_rows.lengths[interaction[self.USER_ID]] > 0).long()
 
     @property
     def training_rows(self) -> ItemRows:
@@ -174,8 +184,7 @@ class WL(MultVAE):
         self.register_buffer("user_weights", weights, persistent=False)
 
     def _weights_of(self, users: Tensor) -> Tensor:
-        weights = self.user_weights[users]
-        return weights if bool(weights.any()) else torch.ones_like(weights)
+        return _not_all_zero(self.user_weights[users])
 
 
 class TALL(MultVAE):
@@ -385,8 +394,12 @@ class TALL(MultVAE):
     def _weights_of(self, users: Tensor) -> Tensor | None:
         if self.weight_signal == "none":
             return None
-        weights = self.user_weights[users]
-        return weights if bool(weights.any()) else torch.ones_like(weights)
+        return _not_all_zero(self.user_weights[users])
+
+    def end_epoch(self) -> None:
+        """Put together what the processes have seen of gate and held-out losses."""
+        current().add(self._seen)
+        self.window.put_together()
 
     def epoch_report(self) -> dict[str, float]:
         """Relative entropy of the gate, its largest weight times E, and the mean weight of each mainstream group.
@@ -413,6 +426,20 @@ class TALL(MultVAE):
             ranked = torch.from_numpy(known[np.argsort(scores[known], kind="stable")]).to(self.device)
             self._groups = list(torch.tensor_split(ranked, len(_GROUPS)))
         return self._groups
+
+
+def _mean_over_batch(values: Tensor, dim: int) -> Tensor:
+    """Mean over the users of a batch, of which several processes may hold parts."""
+    processes = current()
+    if not processes.shared:
+        return values.mean(dim)
+    count = processes.over_batch(values.new_tensor(values.shape[dim]))
+    return processes.over_batch(values.sum(dim)) / count
+
+
+def _not_all_zero(weights: Tensor) -> Tensor:
+    """Weights of a batch ``[B]``; 1 for all where no user of it has any."""
+    return weights if bool(current().over_batch(weights.sum()) > 0) else torch.ones_like(weights)
 
 
 def loss_gate(losses: Tensor, counts: Tensor, kind: str, norm: str = "sum", temperature: float = 1.0) -> Tensor:

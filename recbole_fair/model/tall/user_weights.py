@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from recbole_fair.io.processes import current
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -101,6 +103,14 @@ class LossWindow(nn.Module):
     def record(self, users: Tensor, losses: Tensor) -> None:
         """Take the held-out losses of some users in the running epoch: long ``[B]`` and float ``[B]``."""
         self.current[users] = losses
+
+    def put_together(self) -> None:
+        """Take the running epoch's losses of every process: of users that several have seen, the mean."""
+        processes = current()
+        if processes.several:
+            known = ~self.current.isnan()
+            both = processes.add(torch.stack([self.current.nan_to_num(0.0), known.to(self.current.dtype)]).double())
+            self.current.copy_(both[0] / both[1])
 
     def finish_epoch(self) -> None:
         """Move the running epoch's losses to the past."""

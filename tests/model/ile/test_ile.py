@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,48 +124,6 @@ def test_sums_and_counts_of_parts_add_up_to_those_of_the_whole(seed, parts):
     for kind in DISTANCES:
         whole = group_distance(*group_sums(losses, membership), kind)
         torch.testing.assert_close(group_distance(sums, counts, kind), whole)
-
-
-TWO_PROCESSES = """
-import os, sys
-import torch
-import torch.distributed as dist
-from recbole_fair.model.ile.group_loss import group_distance, group_sums, over_processes
-
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-x = torch.linspace(-1, 2, 12, dtype=torch.double)
-membership = torch.eye(3, dtype=torch.double)[torch.tensor([0, 0, 1, 2, 1, 0, 1, 1, 1, 1, 1, 1])]  # no tail in part 2
-
-
-def total(theta, x, membership):
-    losses = torch.nn.functional.softplus(theta * x)
-    sums, counts = over_processes(*group_sums(losses, membership))
-    return losses.mean() + 0.7 * group_distance(sums, counts, "std")
-
-
-theta = torch.tensor(0.3, dtype=torch.double, requires_grad=True)
-part = slice(6 * rank, 6 * rank + 6)
-total(theta, x[part], membership[part]).backward()
-mean = theta.grad / 2
-dist.all_reduce(mean)  # what DistributedDataParallel does
-dist.destroy_process_group()
-alone = torch.tensor(0.3, dtype=torch.double, requires_grad=True)
-total(alone, x, membership).backward()
-torch.testing.assert_close(mean, alone.grad)
-"""
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
-def test_two_processes_have_the_gradient_of_one(tmp_path):
-    command = [sys.executable, "-c", TWO_PROCESSES]
-    children = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, env={**os.environ})
-        for rank in range(2)
-    ]
-    for child in children:
-        _, errors = child.communicate(timeout=120)
-        assert child.returncode == 0, errors.decode()
 
 
 # -- the loss of every pair -------------------------------------------------------------------------------------------
