@@ -147,8 +147,8 @@ def documents(journal: Journal) -> Iterator[tuple[str, list[Row]]]:
 
 def short(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds."""
-    mean = f"{np.mean(values):.4f}".replace("0.", ".", 1)
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.4f}".replace("± 0.", "± .")
+    mean = f"{np.mean(values):.4f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.4f}"
 
 
 def winner(document: Row, x: str, loss: float, method: str) -> Row | None:
