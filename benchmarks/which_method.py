@@ -34,7 +34,8 @@ FIVE_CORE = {"user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[
 DATA: dict[str, Row] = {"yelp2019": {**FIVE_CORE, "rm_dup_inter": "first"}, "amazon-cds": FIVE_CORE}
 #: Of frontiers: item groups for Calibration and Diversity.
 GROUPS: dict[str, Row] = {"ml-1m": {"group_field": "genre"}}
-#: A shorter training than the default one: six epochs under a falling rate end no lower.
+#: A shorter training than the default one. In validation NDCG@10 two seeds on amazon-digital-music ended 3 to 4 %
+#: higher than another seed of the default training, two on foursquare-tky 3 to 4 % lower.
 BASE_SETTINGS: Row = {
     "learning_rate_schedule": "linear", "epochs": 6, "eval_step": 2, "stopping_step": 3, "metrics": ["NDCG"],
     "show_progress": False,
