@@ -189,6 +189,8 @@ def config_of(
         for key, value in drop_old_settings(content["config"], changes).items()
         if key in config and key not in settings and key not in now and config[key] != value
     }
+    if moved.get("train_neg_sample_args", {}) is None:  # FairConfig writes no such thing
+        raise FairError("The checkpoint's train_neg_sample_args=None is not usable; train again or use another file.")
     check_values(moved, {key: config[key] for key in moved}, config.model_class)
     for key, value in moved.items():
         config[key] = value

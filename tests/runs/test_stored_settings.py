@@ -128,6 +128,12 @@ def test_every_entry_and_setting_as_something_else(
             print(f"\n{len(found)} crafted checkpoints {name}: {len(found) - found.count(None)} refused in a sentence")
 
 
+def test_stored_sampling_that_no_run_writes(content: dict[str, Any]) -> None:
+    path = save_checkpoint("odd.pth", {**content, "config": {**content["config"], "train_neg_sample_args": None}})
+    with pytest.raises(FairError, match="train_neg_sample_args=None is not usable"):
+        evaluate_checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["progress", "optimizers", "optimizer_in_use"])
 @pytest.mark.parametrize("value", [float("inf"), 7, [1], {"update": 1}])
 def test_training_that_others_wrote_is_not_gone_on_from(
