@@ -135,3 +135,17 @@ def test_data_sets_of_the_papers_are_recboles_and_have_presets() -> None:
         assert config["ITEM_ID_FIELD"] in config["load_col"]["inter"]
     for preset in set(re.findall(r"`(paper/[a-z0-9-]+\.yaml)`", page)):
         find_config_file(preset)
+
+
+@pytest.mark.parametrize(
+    ("model", "presets", "key", "value"),
+    [
+        ("SASRec", ["paper/spree-ml-1m.yaml", "paper/spree-figure-3.yaml"], "reranker_candidates", None),
+        ("ILEBPR", ["paper/ile-ml-1m.yaml"], "embedding_size", 128),
+        ("DecNFM", ["paper/decrs-nfm-ml-1m.yaml"], "train_batch_size", 512),
+        ("PopSteerSASRec", ["paper/popsteer-ml-1m.yaml"], "segment_by", "items"),
+    ],
+)
+def test_presets_of_the_papers_are_configurations(model: str, presets: list[str], key: str, value: object) -> None:
+    config = FairConfig(model, "ml-1m", presets, {"data_path": "data"})
+    assert config[key] == value
