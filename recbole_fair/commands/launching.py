@@ -55,7 +55,8 @@ def _said_in(files: Sequence[str], key: str) -> Any:
 
     found = None
     for name in files:
-        found = read_yaml(find_config_file(name)).get(key, found)
+        with contextlib.suppress(FairError):  # the run says what is wrong with the file
+            found = read_yaml(find_config_file(name)).get(key, found)
     return found
 
 

@@ -216,7 +216,7 @@ def _segment_ndcg(name: str, formula: str, segment: int, part: bool = False) -> 
         1,
         needs=frozenset({SEGMENTS, HELD_OUT}),
         per_user=partial(_ndcg_of_segment, segment),
-        size_note=f"users with a held-out {label} item",
+        size_note=f"{{}} with a held-out {label} item",
     )
 
 

@@ -64,7 +64,7 @@ def test_users_are_counted_as_users(ran: tuple[Path, Any]) -> None:
     (note,) = [note for note in result["notes"] if "lists of" in note]
     assert note.startswith(f"{n_lists} lists of 5 users")
     (note,) = [note for note in result["notes"] if note.startswith("NDCGHead")]
-    assert f"of {n_lists} are lists with" in note
+    assert f"of {n_lists} lists with" in note
     groups = document["groups"]
     assert {group["group"]: group["size"] for group in groups["gender"]["groups"]} == {"F": 2, "M": 2}
     assert groups["gender"]["left_out"] == 1  # u4, of whom nothing is known

@@ -28,6 +28,7 @@ from recbole_fair.quick_start import run_recbole_fair
 SCRIPT = Path(__file__).parent / "scenarios.py"
 WHOLE = ("SGL", "RecVAE")  # every process trains on whole batches: these compare rows, or have several optimizers
 DRAWS = ("MultiVAE",)  # draws in its loss, which differ from process to process
+FEW = ("SASRec", "BPR", "ILEBPR", "WL", "DecFM", "SGL", "MultiVAE")  # one of each kind of loss; all in the slow test
 SETTINGS = ["--hidden_size=8", "--inner_size=8", "--n_layers=1", "--MAX_ITEM_LIST_LENGTH=8", "--state=error"]
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed"
@@ -63,10 +64,11 @@ def found(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> dict[in
     """All scenarios, by number of processes; the others go on with what two have begun."""
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2, 3)}
     always = ("evaluations", "trainings", "whole_runs")
-    done = {2: group(2, folders[2], small_data, *always, "begun")}
+    few = ";".join(FEW)
+    done = {2: group(2, folders[2], small_data, *always, "begun", TRAININGS=few)}
     begun = str(folders[2] / "found.json")
     for world in (1, 3):
-        done[world] = group(world, folders[world], small_data, *always, "taken_up", BEGUN=begun)
+        done[world] = group(world, folders[world], small_data, *always, "taken_up", BEGUN=begun, TRAININGS=few)
     return done
 
 
@@ -114,7 +116,20 @@ def test_others_go_on_with_what_two_have_begun(found: dict[int, dict[str, Any]],
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_losses_are_those_of_one_process(found: dict[int, dict[str, Any]], world: int):
-    one, several = found[1]["trainings"], found[world]["trainings"]
+    check_trainings(found[1]["trainings"], found[world]["trainings"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_losses_of_all_trainings(small_data: Path, tmp_path_factory: pytest.TempPathFactory, world: int):
+    one, several = (
+        group(number, tmp_path_factory.mktemp(f"all{number}"), small_data, "trainings")["trainings"]
+        for number in (1, world)
+    )
+    check_trainings(one, several)
+
+
+def check_trainings(one: dict[str, Any], several: dict[str, Any]) -> None:
     assert any(training["steps"] >= 20 for training in one.values())
     for name, training in several.items():
         assert len(training["losses"]) == len(one[name]["losses"]) > 0, name

@@ -86,8 +86,8 @@ def test_words_that_are_no_settings(words: list[str], says: str) -> None:
 def test_run_passes_everything_on(
     command: list[str], words: list[str], calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, _ = outcome([*command, *words, "--epochs=2", "--resume=x.pth"], capsys)
-    assert code == 0
+    code, _, err = outcome([*command, *words, "--epochs=2", "--resume=x.pth"], capsys)
+    assert code == 0, err
     assert calls == [
         {
             "model": "BPR",
@@ -167,7 +167,7 @@ def test_signals_of_schedulers_and_terminals(name: str, code: int, small_data: P
         (tmp_path / "saved" / "BPR-of-another-run.pth").touch()
         process.send_signal(getattr(signal, name))
         _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == code, err
     last = err.splitlines()[-1]
     (own,) = [path.name for path in tmp_path.glob("saved/*.pth") if path.name != "BPR-of-another-run.pth"]
     assert last == f"Interrupted: the last checkpoint is saved/{own}; go on with --resume=saved/{own}."
@@ -185,8 +185,8 @@ def test_files_of_settings_with_spaces_in_their_names(in_tmp: Path, calls: list[
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(["--version"], capsys) == (0, f"recbole-fair {__version__}\n", "")
     for words in (["--help"], ["run", "--help"], ["evaluate", "-h"]):
-        code, out, _ = outcome(words, capsys)
-        assert code == 0
+        code, out, err = outcome(words, capsys)
+        assert code == 0, err
         assert "Examples:" in out
     assert "recbole-fair doctor" in outcome(["-h"], capsys)[1]
 
