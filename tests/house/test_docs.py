@@ -89,7 +89,8 @@ def complaint(line: str) -> str:
     if command is None:
         return f"no command {words[0]}"
     command.ignore_unknown_options = True
-    context = click.Context(command, info_name=words[0])
+    # The names of the help option are kept by the command from its first context on.
+    context = click.Context(command, info_name=words[0], help_option_names=["-h", "--help"])
     try:
         options, arguments, _ = command.make_parser(context).parse_args(words[1:])
         given = options.get("settings")
