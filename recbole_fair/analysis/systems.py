@@ -66,6 +66,11 @@ def system_name(model: str, reranker: str | None) -> str:
     return model if reranker is None else f"{model} + {reranker}"
 
 
+def system_file(model: str, reranker: str | None) -> str:
+    """The same as part of a file's name, without what a class named by its module would bring."""
+    return (model if reranker is None else f"{model}+{reranker}").replace(":", ".").replace("/", ".")
+
+
 def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """One row a cell: system, model, re-ranker, seed and every metric."""
     named = [{"system": c.system, "model": c.model, "reranker": c.reranker, "seed": c.seed} for c in cells]

@@ -197,26 +197,18 @@ _HISTORY_NOTE = (
 
 def _segment_ndcg(name: str, formula: str, segment: int, part: bool = False) -> MetricSpec:
     """NDCG of the held-out items of a segment, for users who have one; or the part of NDCG that its hits bring."""
-    if part:
-        return MetricSpec(
-            name,
-            formula,
-            f"NDCGFromHead + NDCGFromMid + NDCGFromTail = NDCG. {_SEGMENT_NOTE}",
-            0,
-            1,
-            needs=frozenset({SEGMENTS, HELD_OUT}),
-            per_user=partial(_ndcg_from_segment, segment),
-        )
-    label = name[4:].lower()
+    said = "NDCGFromHead + NDCGFromMid + NDCGFromTail = NDCG."
+    if not part:
+        said = "Target filter: the label belongs to the held-out item, not to the user."
     return MetricSpec(
         name,
         formula,
-        f"Target filter: the label belongs to the held-out item, not to the user. {_SEGMENT_NOTE}",
+        f"{said} {_SEGMENT_NOTE}",
         0,
         1,
         needs=frozenset({SEGMENTS, HELD_OUT}),
-        per_user=partial(_ndcg_of_segment, segment),
-        size_note=f"{{}} with a held-out {label} item",
+        per_user=partial(_ndcg_from_segment if part else _ndcg_of_segment, segment),
+        size_note=None if part else f"{{}} with a held-out {name[4:].lower()} item",
     )
 
 

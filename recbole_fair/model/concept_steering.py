@@ -39,6 +39,18 @@ class ConceptSteering(PostHocModel):
         self._config = config
         self.register_buffer("concept_weight", torch.zeros(1, dataset.item_num))
 
+    def share_in(self, row: int, lists: Tensor) -> float:
+        """Share of a concept in lists: the mean weight of all their places, 0 where there are none.
+
+        Args:
+            row: of the concept.
+            lists: long ``[U, k]``, 0 = no item.
+        """
+        lists = lists.cpu()
+        shown = lists > 0
+        weights = self.concept_weight[row].double().cpu()[lists] * shown
+        return float(weights.sum() / shown.sum().clamp(min=1))
+
     # -- which concepts ------------------------------------------------------------------------------------------
 
     def read_concepts(self, dataset: DataSet, inter: Interactions) -> list[Concept]:

@@ -14,7 +14,15 @@ import numpy as np
 import pandas as pd
 from recbole.evaluator.collector import DataStruct
 
-from recbole_fair.analysis.systems import ALL_PAIRS, Cell, cells_table, comparisons_table, system_name, systems_table
+from recbole_fair.analysis.systems import (
+    ALL_PAIRS,
+    Cell,
+    cells_table,
+    comparisons_table,
+    system_file,
+    system_name,
+    systems_table,
+)
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.mask import Mask
@@ -35,7 +43,7 @@ from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
 from recbole_fair.runs.logs import begin_log, show_table
-from recbole_fair.runs.outputs import claim, versions, write_atomically, write_each
+from recbole_fair.runs.outputs import claim, numbered, versions, write_each, write_lines
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
 from recbole_fair.runs.tuned import Tuning, tune_systems
@@ -173,18 +181,15 @@ def _too_few(permutations: int, tests: pd.DataFrame) -> list[str]:
 def _written(result: ComparisonDocument, folder: Path, cells: Sequence[Cell], decimals: int) -> ComparisonDocument:
     """Write the document and the tables under names that no other comparison has."""
     names = ("comparison.json", "comparison.md", "comparison.tex", "systems.csv", "tests.csv", "cells.csv")
-
-    def files(number: int) -> list[Path]:
-        return [folder / (name if number == 1 else name.replace(".", f"-{number}.")) for name in names]
-
+    files = numbered(folder, names)
     document, of_text, of_latex, systems, tests, all_cells = files(claim(files, str(result.key)))
     writers: dict[Path, Callable[[], None]] = {
         document: lambda: write_document(document, result),
         all_cells: lambda: write_table(cells_table(cells), all_cells),
         systems: lambda: write_table(pd.DataFrame(result.systems), systems),
         tests: lambda: write_table(pd.DataFrame(result.comparisons), tests),
-        of_text: lambda: write_atomically(of_text, lambda file: _write_text(file, markdown(result, decimals))),
-        of_latex: lambda: write_atomically(of_latex, lambda file: _write_text(file, latex(result, decimals))),
+        of_text: lambda: write_lines(of_text, markdown(result, decimals)),
+        of_latex: lambda: write_lines(of_latex, latex(result, decimals)),
     }
     failed = write_each({str(path): write for path, write in writers.items()})
     logger.info("Written: %s in %s", ", ".join(path.name for path in writers), folder)
@@ -260,8 +265,7 @@ class _Run:
         return self.plan.config(model, reranker, seed, self._checkpoints(seed))
 
     def _file(self, model: str, reranker: str | None, seed: int) -> Path:
-        name = (model if reranker is None else f"{model}+{reranker}").replace(":", ".").replace("/", ".")
-        return self.folder / "cells" / f"{name}-seed-{seed}.npz"
+        return self.folder / "cells" / f"{system_file(model, reranker)}-seed-{seed}.npz"
 
     def _read(self, model: str, seed: int) -> list[str | None]:
         """Take the finished cells of a model; return the re-rankers (None: its own lists) of the others."""
@@ -405,7 +409,3 @@ def protocol_of(config: FairConfig) -> dict[str, Any]:
     plain = config.to_plain()
     shared = {key: plain.get(key) for key in ("eval_args", "metrics", "topk", "valid_metric", CANDIDATES)}
     return {**shared, "mask_seen": Mask.of(config).rule}
-
-
-def _write_text(file: Any, lines: Sequence[str]) -> None:
-    file.write("\n".join(lines) + "\n")

@@ -31,7 +31,7 @@ from recbole_fair.report.documents import key_of
 logger = logging.getLogger(__name__)
 
 
-def write_atomically(path: str | Path, write: Callable[[IO[str]], None], keep: bool = False) -> None:
+def write_atomically(path: str | Path, write: Callable[[IO[str]], object], keep: bool = False) -> None:
     """Write a text file as a whole or not at all.
 
     Args:
@@ -103,6 +103,16 @@ def study_files(output: str | Path, number: int) -> list[Path]:
 def beside(path: str | Path, number: int) -> Path:
     """The path itself for 1, else with ``-number`` at its end."""
     return Path(path) if number == 1 else Path(f"{path}-{number}")
+
+
+def numbered(folder: Path, names: Sequence[str]) -> Callable[[int], list[Path]]:
+    """The files of a study by number, as :func:`claim` asks for them: ``name.ending``, then ``name-2.ending``, ..."""
+    return lambda number: [folder / (name if number == 1 else name.replace(".", f"-{number}.")) for name in names]
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write lines of text atomically."""
+    write_atomically(path, lambda file: file.write("\n".join(lines) + "\n"))
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from recbole_fair.runs.compare import compare, protocol_of
 from recbole_fair.runs.frontier import frontier_checkpoint
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.logs import show_table
-from recbole_fair.runs.outputs import claim, versions, write_atomically, write_each
+from recbole_fair.runs.outputs import claim, numbered, versions, write_each, write_lines
 from recbole_fair.runs.plan import make_plan
 
 logger = logging.getLogger(__name__)
@@ -282,16 +282,13 @@ def _ranked(rows: Sequence[Mapping[str, Any]], datasets: Sequence[str]) -> dict[
 def _written(study: StudyDocument, folder: Path, earlier: Sequence[Mapping[str, str] | None]) -> StudyDocument:
     """Write document, tables and figure under names that no other study has."""
     names = ("study.json", "study.md", "study.tex", "study.csv", "ranks.png", "ranks.svg")
-
-    def files(number: int) -> list[Path]:
-        return [folder / (name if number == 1 else name.replace(".", f"-{number}.")) for name in names]
-
+    files = numbered(folder, names)
     document, of_text, of_latex, table, picture, _ = files(claim(files, str(study.key)))
     writers: dict[Path, Callable[[], None]] = {
         document: lambda: write_document(document, study),
         table: lambda: write_table(pd.DataFrame(list(study.rows)), table),
-        of_text: lambda: _write_lines(of_text, study_markdown(study, _DECIMALS)),
-        of_latex: lambda: _write_lines(of_latex, study_latex(study, _DECIMALS)),
+        of_text: lambda: write_lines(of_text, study_markdown(study, _DECIMALS)),
+        of_latex: lambda: write_lines(of_latex, study_latex(study, _DECIMALS)),
         picture: lambda: _draw(study, picture),
     }
     failed = write_each({str(path): write for path, write in writers.items()})
@@ -304,10 +301,3 @@ def _written(study: StudyDocument, folder: Path, earlier: Sequence[Mapping[str, 
 
 def _draw(study: StudyDocument, picture: Path) -> None:
     save_figure(ranks_figure(study), picture.with_suffix(""))
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    def write(file: IO[str]) -> None:
-        file.write("\n".join(lines) + "\n")
-
-    write_atomically(path, write)

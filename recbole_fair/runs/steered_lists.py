@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from recbole_fair.evaluator.directions import display_name
@@ -34,15 +33,10 @@ def steered_notes(
     notes = []
     for row, step in steps:
         label = str(model.known_concepts[row]["label"])
-        old, new = (_share(model.concept_weight[row], lists) for lists in (before, after))
+        old, new = (model.share_in(row, lists) for lists in (before, after))
         notes.append(f"{label}: {_percent(old)} of the places, {_percent(new)} with a step of {step:+g}.")
         notes += _cost(label, step, costs)
     return notes
-
-
-def _share(weight: Tensor, lists: Tensor) -> float:
-    shown = lists > 0
-    return float((weight.double().cpu()[lists] * shown).sum() / torch.clamp(shown.sum(), min=1))
 
 
 def _percent(share: float) -> str:

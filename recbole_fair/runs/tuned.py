@@ -11,7 +11,7 @@ from typing import Any
 from recbole.utils import ModelType
 
 from recbole_fair.analysis.grid import setting_text
-from recbole_fair.analysis.systems import system_name
+from recbole_fair.analysis.systems import system_file, system_name
 from recbole_fair.config.layers import properties_dir
 from recbole_fair.config.registry import get_model
 from recbole_fair.config.traits import Traits
@@ -82,7 +82,6 @@ def _tuned(plan: Plan, tuning: Tuning, model: str, reranker: str | None, folder:
     if not space:
         plan.notes.append(f"{system} was not tuned: it has no space, or its keys are set.")
         return {"system": system, "trials": 0, "settings": {}, "valid": {}}
-    name = system.replace(" + ", "+").replace(":", ".").replace("/", ".")
     logger.info("Tuning %s: %d trials of %s", system, tuning.trials, ", ".join(space))
     found = tune(
         model,
@@ -93,7 +92,7 @@ def _tuned(plan: Plan, tuning: Tuning, model: str, reranker: str | None, folder:
         tuning.maximize,
         tuning.subject_to,
         tuning.sampler,
-        output=folder / "tune" / name,
+        output=folder / "tune" / system_file(model, reranker),
         checkpoints=folder / "checkpoints" / f"seed-{seed}",
         config_dict=plan.settings_of(model, reranker, seed),
         test=False,

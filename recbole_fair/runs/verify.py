@@ -7,8 +7,8 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,15 @@ def verify(
     return verdicts
 
 
-class _quietly:  # noqa: N801
+@contextmanager
+def _quietly() -> Iterator[None]:
     """Leaves the log to errors: a row is one of many."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(max(self._before, logging.WARNING))
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(self._before)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _verdict(row: Row, seeds: tuple[int, ...], trainings: _Trainings) -> Verdict:

@@ -30,6 +30,11 @@ def steering_costs(trainer: FairTrainer, model: ConceptSteering, valid_data: Eva
     before = model.strengths
     known = model.known_concepts[:_MOST]
     rows = []
+
+    def share(row: int, result: EvaluationResult) -> float:
+        assert result.lists is not None
+        return model.share_in(row, result.lists)
+
     with model.encoded_once(), trainer.remembered_batches():
         with model.use_variant(model.base_variant):
             base = trainer.evaluate_lists(valid_data)
@@ -39,20 +44,11 @@ def steering_costs(trainer: FairTrainer, model: ConceptSteering, valid_data: Eva
                 model.set_strengths(steer={str(concept["label"]): step})
                 with model.use_variant(model.final_variant):
                     found = trainer.evaluate_lists(valid_data)
-                shares = {"share": share(model, number, found), "base_share": share(model, number, base)}
+                shares = {"share": share(number, found), "base_share": share(number, base)}
                 rows.append({"label": concept["label"], "step": step, **shares, **_row(found)})
         finally:
             model.set_strengths(**before)
     return rows
-
-
-def share(model: ConceptSteering, row: int, result: EvaluationResult) -> float:
-    """Share of a concept in the longest lists: the mean weight of all places."""
-    assert result.lists is not None
-    lists = result.lists.cpu()
-    shown = lists > 0
-    weights = model.concept_weight[row].double().cpu()[lists] * shown
-    return float(weights.sum() / shown.sum())
 
 
 def _row(result: EvaluationResult) -> dict[str, Any]:

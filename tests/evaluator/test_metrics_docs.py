@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from doc_generators import DOCS, doc_generator
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_metrics", DOCS / "generate_metrics.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_generator("generate_metrics")
 
 
 def test_page_is_up_to_date(generator: ModuleType) -> None:

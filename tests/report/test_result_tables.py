@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from doc_generators import doc_generator
 
 from recbole_fair.config.results import tables
 from recbole_fair.errors import FairError
 from recbole_fair.report.result_tables import cell, filled, markdown
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 CATALOGUE = """\
 paper: A paper
 tables:
@@ -66,12 +65,7 @@ def test_places_are_filled_and_odd_ones_named(tmp_path: Path) -> None:
 
 
 def test_pages_are_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("generate_results", DOCS / "generate_results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    pages = generator.pages()
+    pages = doc_generator("generate_results").pages()
     assert {"ile.md", "tall.md", "decrs.md", "spree.md", "popsteer.md", "benchmarks.md", "papers.md"} <= {
         page.name for page in pages
     }

@@ -121,8 +121,7 @@ def _sorted_places(indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     global _latest
     if _latest is not None:
         known, version, size, answer = _latest
-        same = known.data_ptr() == indices.data_ptr() and known.shape == indices.shape and known.is_set_to(indices)
-        if same and version == indices._version and size == n:
+        if known.is_set_to(indices) and version == indices._version and size == n:
             return answer
     flat = indices.reshape(-1)
     if indices.device.type == "cpu" and n <= _NARROW:
