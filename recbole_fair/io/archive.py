@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recbole_fair.io.foreign import read_zip
 from recbole_fair.io.pickles import DamagedFileError, UnsafeFileError
+from recbole_fair.io.signals import heeded_afterwards
 
 _MARK = b"recbole_fair sha256 "
 _SEAL = len(_MARK) + 64
@@ -52,7 +53,8 @@ def write_archive(content: Mapping[str, Any], file: IO[bytes]) -> None:
         file: an open, empty binary file.
     """
     digesting = _Digesting(file)
-    torch.save(_pack(content), cast("IO[bytes]", digesting))
+    with heeded_afterwards():  # torch calls back for every record
+        torch.save(_pack(content), cast("IO[bytes]", digesting))
     file.seek(-_LENGTH_AT, os.SEEK_END)
     file.write(_SEAL.to_bytes(_LENGTH_AT, "little"))
     file.write(_MARK + digesting.digest.hexdigest().encode())

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -149,7 +150,7 @@ def _keep_earlier(temporary: str, target: Path) -> None:
                 return
         except FileNotFoundError:  # another process has moved it meanwhile
             continue
-        kept = next(name for name in numbered(target) if _reserve(name))
+        kept = next(name for name in islice(numbered(target), 1, None) if _reserve(name))
         try:
             os.replace(target, kept)  # whatever stands there by now
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import os
 import stat
@@ -104,6 +105,24 @@ def test_processes_at_once_lose_nothing(kind: str, tmp_path: Path) -> None:
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     written = sorted(path.read_text() for path in tmp_path.iterdir())
     assert written == sorted(f"{name}-{number}" for name in "ab" for number in range(40))
+
+
+def test_a_result_that_another_process_moves_away_meanwhile_leaves_no_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.txt").write_text("theirs")
+    compare = filecmp.cmp
+
+    def moved_after_comparing(one: str, other: Path, shallow: bool) -> bool:
+        same = compare(one, other, shallow)
+        if other.read_text() == "theirs":
+            other.rename(tmp_path / "r-2.txt")
+        return same
+
+    monkeypatch.setattr(filecmp, "cmp", moved_after_comparing)
+    with atomic_file(tmp_path / "r.txt", keep=True, mode="w") as file:
+        file.write("ours")
+    assert contents(tmp_path) == {"r.txt": "ours", "r-2.txt": "theirs"}
 
 
 def test_places_that_must_not_be_written_to(tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ WHOLE = ("SGL", "RecVAE")  # every process trains on whole batches: these compar
 DRAWS = ("MultiVAE",)  # draws in its loss, which differ from process to process
 FEW = ("SASRec", "BPR", "ILEBPR", "WL", "DecFM", "SGL", "MultiVAE")  # one of each kind of loss; all in the slow test
 SETTINGS = ["--hidden_size=8", "--inner_size=8", "--n_layers=1", "--MAX_ITEM_LIST_LENGTH=8", "--state=error"]
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed"
-)
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed"),
+    pytest.mark.xdist_group("processes"),  # the groups are started once, not once a worker
+]
 
 
 def free_port() -> int:
