@@ -3,6 +3,7 @@
     python benchmarks/tall_ml1m.py --data_path=DIRECTORY --out=tall-ml-1m.json
     python benchmarks/tall_ml1m.py --data_path=DIRECTORY --out=tall-ml-1m.json --minutes=300   # part, again later
     python benchmarks/tall_ml1m.py --out=tall-ml-1m.json --table                               # what is there so far
+    python benchmarks/tall_ml1m.py --data_path=DIRECTORY --out=tall-baselines.json --baselines   # choose on validation
     python benchmarks/tall_ml1m.py --dataset=ml-100k --n_experts=20 --models MultVAE TALL LOCA --out=tall-ml-100k.json
 
 A run is a method with a seed. Its metrics on validation and test go into the JSON file when it is done, and runs that
@@ -76,6 +77,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "EnLFT": ("EnLFT", {}),
     "LFT": ("LFT", {}),
 }
+# The baseline's regularisation, to be chosen on validation: what a gain is measured against.
+DROPOUTS = (0.0, 0.2, 0.5)
+DECAYS = (1e-4, 1e-3, 3e-3, 1e-2)
+BASELINES = {
+    f"MultVAE, dropout {dropout}, decay {decay}": ("MultVAE", {"dropout_prob": dropout, "weight_decay": decay})
+    for dropout, decay in itertools.product(DROPOUTS, DECAYS)
+}
+METHODS |= BASELINES
 
 
 def keys_of(method: str, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -214,6 +223,7 @@ def main() -> None:
     parser = parser_of(__doc__, "tall-ml-1m.json")
     parser.add_argument("--dataset", default="ml-1m")
     parser.add_argument("--n_experts", type=int, default=100)
+    parser.add_argument("--baselines", action="store_true", help="MultVAE over dropout and weight decay, no other")
     parser.add_argument("--models", nargs="+", choices=[*METHODS], default=["MultVAE", "WL", "MoE", "LMoE", "TALL"])
     parser.add_argument("--split_seed", type=int, default=2020)
     parser.add_argument("--epochs", type=int, default=500)
@@ -224,6 +234,8 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="print every epoch")
     args = parser.parse_args()
     settle(args)
+    if args.baselines:
+        args.models = [*BASELINES]
     keys = ("dataset", "n_experts", "split_seed", "epochs", "stopping_step", "eval_step", "amp")
     if args.share_gap:  # TALL first
         args.models.sort(key=lambda method: method == "LMoE")

@@ -18,8 +18,10 @@ from recbole_fair.errors import PeerError
 from recbole_fair.io.text import visible
 
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT
-_SIGNALS = ("SIGTERM", "SIGHUP")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _FOR_THE_SIGNAL = 1.0  # seconds
+_AGAIN = 5.0  # seconds until a signal that nobody has heeded is raised again
+_alarms: list[int] = []  # the signal that is raised again, if any
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,7 +37,27 @@ class Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    _raise_again(number)
     raise Stopped(number)
+
+
+def _raise_again(number: int) -> None:
+    """Let a signal be raised again, every few seconds, until :func:`_heeded` is called.
+
+    What a handler raises is lost where C code has called Python and clears errors, as PyTorch does when it asks objects
+    for attributes; a training would go on as if nobody had asked it to end.
+    """
+    if hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:  # not on Windows
+        signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        _alarms.append(number)
+
+
+def _heeded() -> None:
+    if _alarms:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        _alarms.clear()
 
 
 def _default() -> str:
@@ -53,7 +75,7 @@ def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
     for name in _SIGNALS:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         # A signal that is ignored (nohup) stays so.
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with contextlib.suppress(ValueError):  # outside of the main thread
                 before[number] = signal.signal(number, _stop)
     try:
@@ -63,6 +85,7 @@ def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
             time.sleep(_FOR_THE_SIGNAL)  # all processes may have been told to end, and the others were quicker
             raise
     except KeyboardInterrupt as stop:
+        _heeded()
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second one must not cut the sentence short
         if speaks_of_interruption():
@@ -73,6 +96,7 @@ def interruptible(advice: Callable[[], str] = _default) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _heeded()
 
 
 def checkpoint_advice(resumed: Any = None) -> Callable[[], str]:

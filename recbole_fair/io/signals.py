@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
 
 
 @contextmanager
 def heeded_afterwards() -> Iterator[None]:
-    """Inside the block what would be raised by Ctrl-C, SIGTERM and SIGHUP waits for the block's end.
+    """Inside the block what would be raised by Ctrl-C, SIGTERM, SIGHUP and SIGALRM waits for the block's end.
 
     For calls of libraries in C++ that call back into Python: an exception that a signal raises there is lost, or comes
     out as an error of theirs. A signal that ends the process without Python's doing so still does.
@@ -29,7 +29,7 @@ def heeded_afterwards() -> Iterator[None]:
 
     before: dict[int, Any] = {}
     for name in _NAMES:
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        number = getattr(signal, name, None)  # Windows lacks some
         if number is not None and callable(signal.getsignal(number)):
             before[number] = signal.signal(number, note)
     try:

@@ -62,11 +62,11 @@ def run(file, **feed):
     [
         ("SASRec", {}),
         ("PopSteerSASRec", {"alpha_pop": 4.0, "alpha_unpop": 3.0}),
-        ("PopSteerSASRec", {"steer_mode": "dense"}),
-        ("PopSteerSASRec", {"keep_reconstruction_error": True}),
+        pytest.param("PopSteerSASRec", {"steer_mode": "dense"}, marks=pytest.mark.slow),
+        pytest.param("PopSteerSASRec", {"keep_reconstruction_error": True}, marks=pytest.mark.slow),
         ("SPREESASRec", {"spree_strength": 6.0}),
         ("GRU4Rec", {}),
-        ("BERT4Rec", {}),
+        pytest.param("BERT4Rec", {}, marks=pytest.mark.slow),
         ("MultiVAE", {}),
     ],
 )
