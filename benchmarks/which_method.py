@@ -146,10 +146,10 @@ def documents(journal: Journal) -> Iterator[tuple[str, list[Row]]]:
             yield dataset, [json.loads(Path(row["file"]).read_text(encoding="utf-8")) for row in rows]
 
 
-def short(values: Sequence[float]) -> str:
+def short(values: Sequence[float], digits: int = 4) -> str:
     """Mean and standard deviation over seeds."""
-    mean = f"{np.mean(values):.4f}"
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.4f}"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def winner(document: Row, x: str, loss: float, method: str) -> Row | None:
@@ -187,26 +187,72 @@ def dataset_table(dataset: str, found: Sequence[Row]) -> list[str]:
     return lines
 
 
+def second_best(rows: Sequence[Row], x: str) -> tuple[Row, Row] | None:
+    """The two rows of a budget that are lowest on test, if there are two."""
+    first, *others = sorted(rows, key=lambda row: row["test"][x])
+    return (first, others[0]) if others else None
+
+
 def verdicts(dataset: str, found: Sequence[Row]) -> list[str]:
-    """Who is first in each column, and whether the test interval lies apart from that of the best of the others."""
+    """A row a metric and budget: who is first on test by seed, how far ahead, and how often the intervals lie apart."""
     lines = []
     for x in X:
         for loss in LOSS:
-            firsts, apart = [], 0
+            firsts, seconds, ahead, apart = [], [], [], 0
             for document in found:
                 rows = [w for w in document["winners"] if w["x"] == x and w["loss"] == loss]
-                rows = sorted(rows, key=lambda row: row["test"][x])
-                if not rows:
+                pair = second_best(rows, x) if rows else None
+                if pair is None:
+                    firsts += [row["method"] for row in rows]
                     continue
-                firsts.append(rows[0]["method"])
-                intervals = [(row.get("intervals") or {}).get(x) for row in rows[:2]]
-                apart += len(rows) < 2 or (None not in intervals and intervals[0][1] < intervals[1][0])
-            counts = ", ".join(f"{name} {firsts.count(name)}" for name in dict.fromkeys(firsts))
+                firsts.append(pair[0]["method"])
+                seconds.append(pair[1]["method"])
+                ahead.append(pair[1]["test"][x] - pair[0]["test"][x])
+                (_, high), (low, _) = ((row.get("intervals") or {}).get(x, (np.inf, -np.inf)) for row in pair)
+                apart += high < low
+            counts, behind = (
+                ", ".join(f"{name} {names.count(name)}" for name in dict.fromkeys(names)) or "nobody"
+                for names in (firsts, seconds)
+            )
             lines.append(
-                f"- {dataset}, {display_name(x)} within {100 * loss:g} %: lowest on test {counts or 'nobody'} of "
-                f"{len(found)}; intervals apart in {apart}"
+                f"| {dataset} | {display_name(x)} | {100 * loss:g} % | {counts} | {behind} | "
+                f"{short(ahead) if ahead else '–'} | {apart} of {len(found)} |"
             )
     return lines
+
+
+def paired_differences(dataset: str, found: Sequence[Row]) -> list[str]:
+    """A row a metric, budget and seed: validation's winner against the best of the others, paired by user."""
+    lines = []
+    for x in X:
+        for loss in LOSS:
+            for document in found:
+                rows = [w for w in document["winners"] if w["x"] == x and w["loss"] == loss]
+                compared = [row for row in rows if row.get("difference")]
+                if compared:
+                    next_best = min(compared, key=lambda row: row["test"][x])
+                    value, (low, high) = (next_best["difference"][key] for key in ("value", "interval"))
+                    what = (
+                        f"{dataset} | {document['seed']} | {display_name(x)} | {100 * loss:g} % | {rows[0]['method']}"
+                    )
+                    lines.append(f"| {what} | {next_best['method']} | {value:+.4f} ({low:+.4f} to {high:+.4f}) |")
+    return lines
+
+
+def readme_lines(dataset: str, found: Sequence[Row]) -> list[str]:
+    """The row of the README: base, Lorenz, and the best mean of the others, in Gini within the smaller budget."""
+    x, loss = X[0], LOSS[0]
+
+    def mean(method: str) -> tuple[float, str]:
+        won = [winner(document, x, loss, method) for document in found]
+        values = [d["base"]["test"][x] if w is None else w["test"][x] for d, w in zip(found, won, strict=True)]
+        return float(np.mean(values)), short(values, 3)
+
+    methods = list(dict.fromkeys(row["method"] for d in found for row in d["methods"]))
+    others = {name: mean(name) for name in methods if name != "Lorenz"}
+    best = min(others, key=lambda name: others[name][0])
+    base = short([document["base"]["test"][x] for document in found], 3)
+    return [f"| {dataset} | {len(found)} | {base} | {mean('Lorenz')[1]} | {others[best][1]} ({best}) |"]
 
 
 def chosen_strengths(notes: Sequence[str]) -> str:
@@ -266,8 +312,15 @@ def table(options: argparse.Namespace) -> None:
     found = list(documents(journal))
     for dataset, rows in found:
         print("\n".join([*dataset_table(dataset, rows), ""]))
-    print("\n".join(line for dataset, rows in found for line in verdicts(dataset, rows)))
-    print("\n| data | run | seeds | base | after | NDCG | chosen |\n" + "|---" * 7 + "|")
+    parts: tuple[tuple[str, Callable[[str, Sequence[Row]], list[str]]], ...] = (
+        ("data | metric | budget | lowest on test | next | ahead by | intervals apart", verdicts),
+        ("data | seed | metric | budget | chosen | next | difference, 95 % interval", paired_differences),
+        ("data | seeds | base | Lorenz | next best", readme_lines),
+    )
+    for heads, rows_of in parts:
+        print(f"| {heads} |\n" + "|---" * (1 + heads.count("|")) + "|")
+        print("\n".join([line for dataset, rows in found for line in rows_of(dataset, rows)] + [""]))
+    print("| data | run | seeds | base | after | NDCG | chosen |\n" + "|---" * 7 + "|")
     print("\n".join(default_lines(journal)))
     if options.figure:
         draw(journal, options.figure)

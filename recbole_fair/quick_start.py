@@ -46,9 +46,10 @@ from recbole_fair.runs.loading import (
     new_trainer,
 )
 from recbole_fair.runs.logs import begin_log, log_details, show_table
-from recbole_fair.runs.outputs import files_read, share_seen, versions, write_each, write_recommendations
+from recbole_fair.runs.outputs import files_read, versions, write_each, write_recommendations
 from recbole_fair.runs.reranking import check_reranker, evaluate_reranked
 from recbole_fair.runs.trackers import track_result
+from recbole_fair.runs.written import lists_to_write, notes_on_seen
 from recbole_fair.trainer.posthoc_trainer import differing_settings
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -164,7 +165,7 @@ def run_recbole_fair(
     if "intervention" in trainer.checkpoint_extra:
         report, validation = (trainer.checkpoint_extra[key] for key in ("intervention", "validation"))
         log_details(*intervention_tables(report, validation, config["valid_metric"]))
-    entries, final = _evaluate(config, trainer, test_data, stages, shown, reranker)
+    entries, final, written = _evaluate(config, trainer, test_data, stages, shown, reranker)
     result = RunDocument(
         best_valid_score=best_score,
         valid_score_bigger=config["valid_metric_bigger"],
@@ -175,7 +176,7 @@ def run_recbole_fair(
         **_described(config, trainer, stages),
         **entries,
     )
-    return _finish(config, trainer, result, final, test_data, trained=True)
+    return _finish(config, trainer, result, final, written, test_data, trained=True)
 
 
 def load_data_and_model(
@@ -271,7 +272,7 @@ def evaluate_checkpoint(
     if reranker is not None:
         check_reranker(trainer, reranker)
     shown = bars_shown(bool(config["show_progress"]))
-    entries, final = _evaluate(config, trainer, loaders[2], stages, shown, reranker)
+    entries, final, written = _evaluate(config, trainer, loaders[2], stages, shown, reranker)
     result = EvaluationDocument(
         seed=content["config"]["seed"],  # of the training; another one is among the changed settings
         checkpoint=str(model_file),
@@ -279,7 +280,7 @@ def evaluate_checkpoint(
         **_described(config, trainer, stages),
         **entries,
     )
-    return _finish(config, trainer, result, final, loaders[2])
+    return _finish(config, trainer, result, final, written, loaders[2])
 
 
 def objective_function(
@@ -304,18 +305,19 @@ def _evaluate(
     stages: Stages,
     shown: bool,
     reranker: ReRanker | None,
-) -> tuple[dict[str, Any], EvaluationResult | None]:
+) -> tuple[dict[str, Any], EvaluationResult | None, EvaluationResult | None]:
     """Test the model, a post-hoc model in each of its variants.
 
     With a re-ranker the final lists are the re-ranked ones of the final variant, and the model's own stand beside them.
 
     Returns:
-        Entries of the result document, and the evaluation of what the run is about; None without test data.
+        Entries of the result document, the evaluation of what the run is about, and the one whose lists are written;
+        None without test data.
     """
     entries: dict[str, Any] = {"test_result": None}
     if test_data is None:
         no_test = "eval_args leave no test part: nothing was tested, and no lists are written."
-        return entries | {"notes": [*trainer.notes, no_test]}, None
+        return entries | {"notes": [*trainer.notes, no_test]}, None, None
     model = trainer.contract
     has_variants = model.variants != Variants.variants
     with stages("evaluation", "evaluation on test"):
@@ -346,25 +348,14 @@ def _evaluate(
         "intervals": final.intervals or None,
         "groups": final.groups or None,
         "curves": final.curves or None,
-        "notes": [*trainer.notes, *final.notes, *model.scoring_notes(), *_seen_again(config, trainer, final)],
+        "notes": [
+            *trainer.notes,
+            *final.notes,
+            *model.scoring_notes(),
+            *notes_on_seen(config, trainer, reranker, final),
+        ],
     }
-    return entries, final
-
-
-def _seen_again(config: FairConfig, trainer: FairTrainerMixin, final: EvaluationResult) -> list[str]:
-    """A sentence for whoever takes the written lists for recommendations, where seen items are not masked."""
-    histories = trainer.eval_collector.histories
-    if not config["recommendations_file"] or Mask.of(config).rule != "none" or histories is None:
-        return []
-    assert final.lists is not None
-    assert final.user_ids is not None
-    share = share_seen(final.lists, final.user_ids, histories)
-    if share < 0.005:
-        return []
-    return [
-        f"{share:.0%} of the items in {config['recommendations_file']} are ones that their user has had, as the "
-        "metrics count them (mask_seen: none). Set mask_seen=all, or use recbole-fair recommend, for new ones."
-    ]
+    return entries, final, lists_to_write(trainer, test_data, reranker, final, shown)
 
 
 def _described(config: FairConfig, trainer: FairTrainerMixin, stages: Stages) -> dict[str, Any]:
@@ -390,6 +381,7 @@ def _finish(
     trainer: FairTrainerMixin,
     result: AnyResult,
     final: EvaluationResult | None,
+    written: EvaluationResult | None,
     test_data: EvaluationLoader | None,
     trained: bool = False,
 ) -> AnyResult:
@@ -397,10 +389,10 @@ def _finish(
     if not current().writes:
         return result
     files: dict[str, Callable[[], None]] = {"result_file": lambda: write_document(config["result_file"], result)}
-    if final is not None and test_data is not None:
+    if final is not None and written is not None and test_data is not None:
         dataset = test_data._dataset
         files |= {
-            "recommendations_file": lambda: write_recommendations(config["recommendations_file"], final, dataset),
+            "recommendations_file": lambda: write_recommendations(config["recommendations_file"], written, dataset),
             "per_user_file": lambda: write_per_user(config["per_user_file"], final, dataset),
             "per_item_file": lambda: write_per_item(config["per_item_file"], final, dataset),
         }

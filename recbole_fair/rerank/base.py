@@ -115,8 +115,10 @@ class ReRanker(ABC):
     Attributes:
         limits: What each field may hold.
         needs: What :class:`Facts` must be able to give: names of its attributes.
+        promotes_seen: Whether items that users have had are what it promotes, so that lists without them have no sense.
     """
 
+    promotes_seen: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Key]] = {}
     needs: ClassVar[tuple[str, ...]] = ()
 

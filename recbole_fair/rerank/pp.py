@@ -29,6 +29,7 @@ class PP(ReRanker):
     """
 
     builds_in_order = True
+    promotes_seen = True
     limits: ClassVar[dict[str, Key]] = {
         "alpha": Key("float", low=0, high=1),
         "score": Key("str", choices=("minmax", "raw")),

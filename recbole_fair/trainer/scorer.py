@@ -14,7 +14,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_fair.config.contract import Settings
-from recbole_fair.config.mask import Mask
+from recbole_fair.config.mask import Mask, Rule
 from recbole_fair.data.batches.loaders import same_batches
 from recbole_fair.data.contract import EvaluationLoader
 from recbole_fair.data.facts.histories import Histories
@@ -147,6 +147,15 @@ class Scorer:
             yield
         finally:
             self._remembered = None
+
+    @contextmanager
+    def masked(self, rule: Rule) -> Iterator[None]:
+        """Inside the block full rankings leave out what this rule names, whatever the configuration says."""
+        before, self.mask = self.mask, Mask(rule, True, False, rule != "none")
+        try:
+            yield
+        finally:
+            self.mask = before
 
     def _batches_of(self, eval_data: EvaluationLoader) -> Iterable[Any]:
         drawn = isinstance(eval_data, NegSampleEvalDataLoader)

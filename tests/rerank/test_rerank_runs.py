@@ -115,6 +115,7 @@ def test_a_run_validates_the_model_and_writes_the_reranked_lists(small_data: Pat
 def test_metrics_are_those_of_the_written_lists(trained: dict[str, str], in_tmp: Path) -> None:
     """NDCG and Gini of the file, by hand."""
     changes = {"reranker": "CP", "reranker_lambda": 0.9, "recommendations_file": "recs.csv", "topk": 5}
+    changes["mask_seen"] = "none"
     result = evaluate_checkpoint(trained["SASRec"], {**changes, "metrics": ["NDCG", "GiniIndex"]})
     lists = recommended("recs.csv")
     _, _, dataset, _, _, test = load_data_and_model(trained["SASRec"])

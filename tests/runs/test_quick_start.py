@@ -256,9 +256,31 @@ def test_files_and_what_is_masked(model, mask, settings, small_data):
     shown = {user: {row["item_id"] for row in rows} for user, rows in lists.items()}
     train_seen = any(shown[user] & set(items[:-2]) for user, items in past.items())
     valid_seen = any(items[-2] in shown[user] for user, items in past.items())
-    masks_all = mask == "all" or (mask == "auto" and model == "BPR")
+    masks_all = mask in ("all", "auto")  # lists leave out what users have had unless somebody has chosen
     assert train_seen == (not masks_all and mask != "train")
     assert valid_seen == (not masks_all)
+    said = [note for note in result["notes"] if "ones that their user has had" in note]
+    assert len(said) == (document["mask_seen"] == "none")
+    if said:  # nobody in these data meets an item twice
+        assert "though nobody meets an item twice" in said[0]
+        assert ("leaves them out" in said[0]) == (mask == "auto")
+
+
+def test_written_lists_are_those_that_a_mask_of_everything_rates(settings, small_data):
+    settings |= {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}, "epochs": 1, "topk": [5]}
+    settings |= {"valid_metric": "NDCG@5"}
+    checkpoint = run_recbole_fair("SASRec", "small", config_dict=settings)["checkpoint"]
+    plain = evaluate_checkpoint(checkpoint)
+    for reranker in (None, "CP", "PP"):
+        for mask in ("auto", "none", "all"):
+            if (reranker, mask) != ("PP", "all"):  # which PP refuses
+                changes = {"reranker": reranker, "mask_seen": mask, "recommendations_file": f"{mask}.csv"}
+                result = evaluate_checkpoint(checkpoint, changes)
+                if reranker is None and mask != "all":  # metrics rate the same lists whatever is written
+                    assert result["test_result"] == plain["test_result"]
+        texts = {mask: Path(f"{mask}.csv").read_text() for mask in ("auto", "none", "all")}
+        assert texts["auto"] == texts["none" if reranker == "PP" else "all"]
+        assert texts["none"] != texts["all"]
 
 
 def test_masking_never_hides_the_held_out_item(settings, tmp_path):
