@@ -10,7 +10,7 @@ import pytest
 
 from recbole_fair import quick_start
 from recbole_fair.cli import main
-from recbole_fair.quick_start import run_recbole_fair
+from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.runs.outputs import data_stamps
 
 QUICK = {
@@ -66,7 +66,7 @@ def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: 
     small = {"hidden_size": 8, "inner_size": 16, "n_layers": 1, "MAX_ITEM_LIST_LENGTH": 8}
     settings = {**QUICK, **small, "data_path": str(small_data), "recommendations_file": "recs.csv"}
     settings.pop("embedding_size")
-    result = run_recbole_fair("SASRec", "small", config_dict=settings)
+    result = run_recbole_fair("SASRec", "small", config_dict={**settings, "mask_seen": "none"})
     (note,) = [note for note in result["notes"] if "recs.csv" in note]
     had: dict[str, set[str]] = {}
     rows: dict[str, list[tuple[float, str]]] = {}
@@ -79,8 +79,16 @@ def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: 
         listed = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
     share = sum(item in had[user] for user, item in listed) / len(listed)
     assert note.startswith(f"{share:.0%} of the items")
+    assert "so they are in recs.csv" in note
     hidden = run_recbole_fair("SASRec", "small", config_dict={**settings, "mask_seen": "all"})
     assert not any("recs.csv" in note for note in hidden["notes"])
+    unasked = evaluate_checkpoint(result["checkpoint"], {"mask_seen": "auto", "recommendations_file": "auto.csv"})
+    (said,) = [note for note in unasked["notes"] if "auto.csv" in note]
+    assert said.startswith(f"{share:.0%} of the items")  # of the lists that the metrics rate
+    assert "auto.csv leaves them out" in said
+    assert unasked["test_result"] == result["test_result"]
+    with open("auto.csv", newline="", encoding="utf-8") as file:
+        assert not any(row["item_id"] in had[row["user_id"]] for row in csv.DictReader(file))
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "m$x^^y$", "a?b"])
