@@ -1,11 +1,13 @@
 """Runs the commands that README and the pages show on ml-100k, and compares what they print with a recording.
 
     python docs/check.py record [WORD]       # runs what holds WORD (all), and records it in docs/recorded.json
+    python docs/check.py add [WORD]          # likewise, what is not recorded yet
     python docs/check.py compare [WORD]      # runs what was quick when it was recorded, and compares
 
 Commands run as they stand on the pages, in a folder of their own. Where a page names a checkpoint, a model of that name
-that was trained for three epochs takes its place. Numbers depend on processor and threads, so that the text between
-them is compared. Commands that took longer than three minutes are recorded as slow and passed over.
+that was trained for three epochs takes its place, and PopSteer that of `latest`. Numbers depend on processor and
+threads, so that the text between them is compared. Commands that took longer than three minutes are recorded as slow
+and passed over.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ RECORD = ROOT / "docs" / "recorded.json"
 LIMIT = 180
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PLACE = re.compile(r"saved/([A-Z]\w*?)(?:-….pth|-checkpoint\.pth|\.pth|-…)(?=['\s]|$)")
+LATEST = re.compile(r"(?<= )latest(?= |$)")
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:e[-+]?\d+)?")
 #: Words of commands on data, files and classes that do not come with the package.
 ELSEWHERE = (
     "--data_path", "ml-1m", "amazon", "foursquare", "my_module", "old.pth", "model.hyper", "CHECKPOINT", "users.csv",
-    "chosen.yaml",
+    "chosen.yaml", "my-data", "log_mlflow",
 )  # fmt: skip
 LISTS = ("models", "metrics", "rerankers", "keys", "doctor")
 
@@ -50,7 +53,8 @@ def commands() -> Iterator[str]:
                     command.split()[1] in ("models", "metrics", "rerankers", "keys", "doctor")
                     and " '|' " not in command
                 )
-                if (alone or "ml-100k" in command or PLACE.search(command)) and command not in seen:
+                named = PLACE.search(command) or LATEST.search(command)
+                if (alone or "ml-100k" in command or named) and command not in seen:
                     seen.add(command)
                     yield command
 
@@ -93,26 +97,27 @@ class Workplace:
     def with_checkpoint(self, command: str) -> str | None:
         """The command with a real checkpoint in place of the page's; None if there is none to be had."""
         match = PLACE.search(command)
-        if match is None:
+        if match is None and LATEST.search(command) is None:
             return command
-        model = match[1]
+        model = "PopSteerSASRec" if match is None else match[1]
         if model not in self._trained:
             self.run(f"recbole-fair run --model={model} --dataset=ml-100k --epochs=3", limit=1200)
             found = sorted((self.folder / "saved").glob(f"{model}-*.pth"), key=lambda path: path.stat().st_mtime)
             self._trained[model] = f"saved/{found[-1].name}" if found else None
         path = self._trained[model]
-        return None if path is None else PLACE.sub(path, command)
+        return None if path is None else (LATEST if match is None else PLACE).sub(path, command)
 
 
 def main(action: str, word: str = "") -> int:
-    """Record or compare; the number of differences."""
+    """Record, add or compare; the number of differences."""
     known: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="recbole-fair-docs-") as name:
         place = Workplace(Path(name))
         for command in commands():
             before = known.get(command)
-            if word not in command or (action == "compare" and (before is None or before["code"] is None)):
+            passed_over = {"record": False, "add": before is not None}
+            if word not in command or passed_over.get(action, before is None or before["code"] is None):
                 continue
             real = place.with_checkpoint(command)
             if real is None:
@@ -120,7 +125,7 @@ def main(action: str, word: str = "") -> int:
                 continue
             code, output, seconds = place.run(real)
             found = {"code": code, "lines": form(output)}
-            if action == "record":
+            if action != "compare":
                 known[command] = found
                 RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
                 state = "slow" if code is None else "recorded" if code == 0 else f"exit code {code}"
@@ -134,6 +139,6 @@ def main(action: str, word: str = "") -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("record", "compare"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("record", "add", "compare"):
         sys.exit(__doc__)
     sys.exit(min(main(*sys.argv[1:3]), 1))

@@ -10,10 +10,9 @@ Nothing of RecBole is imported before a command needs it: ``doctor`` must work w
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,10 +22,17 @@ from recbole_fair import __version__
 from recbole_fair.commands import launching
 from recbole_fair.commands.checkpoints import checkpoint_argument, found_checkpoint
 from recbole_fair.commands.data import audit_command, convert_command
-from recbole_fair.commands.interruptions import EXIT_INTERRUPTED, checkpoint_advice, interruptible
+from recbole_fair.commands.frontier import frontier_command
+from recbole_fair.commands.interruptions import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    checkpoint_advice,
+    interruptible,
+    report_failures,
+)
 from recbole_fair.commands.listings import LISTINGS
 from recbole_fair.commands.serving import export_command, import_command, recommend_command, save_command
-from recbole_fair.commands.settings import read_settings
+from recbole_fair.commands.settings import file_names, names_in, once, read_settings
 from recbole_fair.commands.talking import arranged, verbosity_options, words_said
 from recbole_fair.commands.tuning import tune_command
 from recbole_fair.commands.verification import verify_command
@@ -34,7 +40,6 @@ from recbole_fair.errors import FairError
 from recbole_fair.io.text import visible
 from recbole_fair.io.verbosity import Verbosity, set_verbosity
 
-_EXIT_INCOMPLETE = 1
 _EXIT_MISTAKE = 2
 _SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
@@ -68,12 +73,6 @@ Examples:
   recbole-fair sweep saved/BPR.pth --reranker=IPR --grid reranker_alpha=0:1:0.1
   recbole-fair sweep latest --grid alpha_pop=0:5:1 --subject-to "NDCG@10 >= 0.95*base" --save-chosen saved/chosen.pth
 """
-_FRONTIER_EXAMPLES = """\b
-Examples:
-  recbole-fair frontier saved/SASRec.pth --x GiniIndex@10 --y NDCG@10 --loss 0.05 --loss 0.10
-  recbole-fair frontier saved/SASRec.pth --x GiniIndex@10 --x PCE@10 --save saved/winner.pth
-  recbole-fair frontier saved/BPR.pth --methods Lorenz,Tilt,IPR --fit PopSteerBPR
-"""
 _EXPLAIN_EXAMPLES = """\b
 Examples:
   recbole-fair explain saved/PopSteerSASRec-checkpoint.pth
@@ -92,14 +91,6 @@ Examples:
   recbole-fair compare -m BPR,ILEBPR -d ml-100k --seeds=1,2,3,4,5 --reference=all --metrics="[NDCG,GiniIndex,UPD]"
   recbole-fair compare -m SASRec,PopSteerSASRec -d ml-100k,shop --tune=20 --minimize=GiniIndex@10
 """
-
-
-def _once(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
-    """The value of an option; RecBole's scripts take `-m=BPR` as well."""
-    given = list(dict.fromkeys(value.removeprefix("=") for value in values))
-    if len(given) > 1:
-        raise FairError(f"--{param.name} is given twice, as {given[0]!r} and as {given[1]!r}.")
-    return given[0] if given else None
 
 
 class _DefaultToRun(click.Group):
@@ -137,14 +128,14 @@ def cli() -> None:
     "-m",
     "--model",
     multiple=True,
-    callback=_once,
+    callback=once,
     help="Name of a model of recbole_fair or RecBole, such as PopSteerSASRec or BPR.",
 )
 @click.option(
     "-d",
     "--dataset",
     multiple=True,
-    callback=_once,
+    callback=once,
     help="Name of the data set: its folder and its files below --data_path.",
 )
 @click.option(
@@ -161,7 +152,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
     Every key of RecBole and of recbole_fair is an option: --key=value or --key value, read as YAML.
     """
     config_dict = read_settings(settings)
-    files = _file_names(config_files)
+    files = file_names(config_files)
     pairs = [("model", model), ("dataset", dataset), *(("config_files", name) for name in files)]
     named = [f"--{key}={value}" for key, value in pairs if value is not None]
     launching.launch_if_asked(["run", *words_said(), *named, *settings], config_dict, files)
@@ -169,7 +160,7 @@ def run(model: str | None, dataset: str | None, config_files: tuple[str, ...], s
         from recbole_fair.quick_start import run_recbole_fair
 
         result = run_recbole_fair(model=model, dataset=dataset, config_file_list=files, config_dict=config_dict)
-    _report_failures(result.failed_files)
+    report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EVALUATE_EXAMPLES)
@@ -184,7 +175,7 @@ def evaluate(path: str, settings: tuple[str, ...]) -> None:
         from recbole_fair.quick_start import evaluate_checkpoint
 
         result = evaluate_checkpoint(path, config_dict)
-    _report_failures(result.failed_files)
+    report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_SWEEP_EXAMPLES)
@@ -220,58 +211,7 @@ def sweep(
         from recbole_fair.quick_start import sweep_checkpoint
 
         result = sweep_checkpoint(path, grid, x, y, subject_to, output, config_dict, save_chosen)
-    _report_failures(result.failed_files)
-
-
-@cli.command(context_settings=_SETTINGS, epilog=_FRONTIER_EXAMPLES)
-@click.argument("path", metavar="CHECKPOINT", callback=checkpoint_argument)
-@click.option("--x", multiple=True, default=("GiniIndex@10",), show_default=True, help="Metric to better; several.")
-@click.option("--y", default="NDCG@10", show_default=True, help="Metric that may lose.")
-@click.option("--loss", multiple=True, type=float, default=(0.05, 0.1), show_default=True, help="Budget: share of y.")
-@click.option("--methods", help="Names joined by commas; all that apply if left out.")
-@click.option("--fitted", multiple=True, help="Checkpoint of a model fitted on this base; those beside it are found.")
-@click.option("--fit", help="Names of models, joined by commas, to fit on this base where there is none yet.")
-@click.option("--save", help="Write the winner of the first --x and the first --loss as this checkpoint.")
-@click.option("--output", help="Where files go, without suffix.  [default: results/frontier-CHECKPOINT]")
-@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY=VALUE]...")
-def frontier(
-    path: str,
-    x: tuple[str, ...],
-    y: str,
-    loss: tuple[float, ...],
-    methods: str | None,
-    fitted: tuple[str, ...],
-    fit: str | None,
-    save: str | None,
-    output: str | None,
-    settings: tuple[str, ...],
-) -> None:
-    """Find the best intervention: every post-hoc method that applies to a checkpoint, within a budget of accuracy.
-
-    Checkpoints of several data sets, joined by commas, give one table with ranks over the data sets.
-
-    Users are encoded and candidates ranked once. Winners are chosen on validation and shown on test, with intervals;
-    all settings go to OUTPUT.csv and .json, the fronts to .png and .svg; an interrupted call goes on when repeated.
-    """
-    config_dict = read_settings(settings)
-    names = None if methods is None else _names(methods)
-    options: dict[str, Any] = {"fitted": fitted, "fit": _names(fit or ""), "save": save, "config_dict": config_dict}
-    with interruptible(lambda: "what is measured is kept, the same command goes on"):
-        from recbole_fair.quick_start import frontier_checkpoint, frontier_datasets
-
-        if len(paths := _names(path)) > 1 and not Path(path).is_file():
-            study = frontier_datasets(paths, x, y, loss, names, output=output, **options)
-            _report_failures(study.failed_files)
-            return
-        path = found_checkpoint(path, config_dict)
-        output = output or str(Path("results", f"frontier-{Path(path).stem}"))
-        result = frontier_checkpoint(path, x, y, loss, names, output=output, **options)
-    _report_failures(result.failed_files)
-
-
-def _names(text: str) -> list[str]:
-    """Names joined by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    report_failures(result.failed_files)
 
 
 @cli.command(context_settings=_SETTINGS, epilog=_EXPLAIN_EXAMPLES)
@@ -310,7 +250,7 @@ def explain(
 
         options = Options(map=map_, strongest=strongest, permutations=permutations, controls=controls, reseeds=reseeds)
         result = explain_checkpoint(path, output_dir, split, options, config_dict)
-    _report_failures(result.failed_files)
+    report_failures(result.failed_files)
 
 
 @cli.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_REPORT_EXAMPLES)
@@ -329,7 +269,7 @@ def report(paths: tuple[str, ...], output: str | None) -> None:
 @cli.command("compare", context_settings=_SETTINGS, epilog=_COMPARE_EXAMPLES)
 @click.option("-m", "--models", multiple=True, help="Names joined by commas; the first is the reference.")
 @click.option("--rerankers", multiple=True, help="Names joined by commas; each is applied to every model.")
-@click.option("-d", "--dataset", multiple=True, callback=_once, help="Name of the data set; several by commas.")
+@click.option("-d", "--dataset", multiple=True, callback=once, help="Name of the data set; several by commas.")
 @click.option("--lists", multiple=True, help="Lists of another system, NAME=FILE (csv, parquet, jsonl); once a system.")
 @click.option("--seeds", default="3", show_default=True, help="How many, counted up from --seed; or 1,2,3 themselves.")
 @click.option("--reference", help="System to compare with, such as 'SASRec + IPR'; or all, for all pairs.")
@@ -359,21 +299,21 @@ def compare_command(
     Exit code 1 means that some cells have no result.
     """
     config_dict = read_settings(settings)
-    files = _file_names(config_files)
+    files = file_names(config_files)
     with interruptible(lambda: "finished cells are kept, the same command goes on"):
         from recbole_fair.quick_start import compare, compare_datasets
 
         options |= {"lists": _read_lists(lists), "config_file_list": files, "config_dict": config_dict}
         options["tuning"] = _tuning(tune, **{key: options.pop(key) for key in _OF_TUNING})
-        names = _names(options["dataset"] or "")
+        names = names_in(options["dataset"] or "")
         if len(names) > 1:
             del options["dataset"]
             result: Any = compare_datasets(datasets=names, seeds=_read_seeds(seeds), **options)
         else:
             result = compare(seeds=_read_seeds(seeds), **options)
-    _report_failures(result.failed_files)
+    report_failures(result.failed_files)
     if result.failed:
-        sys.exit(_EXIT_INCOMPLETE)
+        sys.exit(EXIT_INCOMPLETE)
 
 
 _OF_TUNING = ("minimize", "maximize", "subject_to", "space")
@@ -390,19 +330,6 @@ def _tuning(trials: int | None, space: Sequence[str], **aims: Sequence[str]) -> 
 
     spaces = _read_lists(space, "space")
     return Tuning(trials, aims["minimize"], aims["maximize"], aims["subject_to"], spaces)
-
-
-def _file_names(groups: Sequence[str]) -> list[str]:
-    """The names in the values of -c, each of which may hold several; RecBole's scripts take `-c=a.yaml` as well."""
-    found: list[str] = []
-    for group in groups:
-        words = re.split(r"(\s+)", group.removeprefix("=").strip())  # with the spaces between them
-        while words:
-            # A path may hold spaces: the longest run of words that is a file, else a word.
-            longest = next((n for n in range(len(words), 1, -2) if Path("".join(words[:n])).is_file()), 1)
-            found.append("".join(words[:longest]))
-            words = words[longest + 1 :]
-    return [name for name in found if name]
 
 
 def _read_lists(words: Sequence[str], what: str = "lists") -> dict[str, str]:
@@ -435,16 +362,8 @@ def doctor(no_run: bool) -> None:
     sys.exit(0 if examine(click.echo, real_run=not no_run) else 1)
 
 
-def _report_failures(failed: Mapping[str, str] | None) -> None:
-    """Name the files that could not be written, on the last lines, and exit; nothing where all are there."""
-    if failed:
-        for name, reason in failed.items():
-            click.echo(visible(f"recbole-fair: {name} was not written: {reason}"), err=True)
-        sys.exit(_EXIT_INCOMPLETE)
-
-
 _SERVING = (import_command, recommend_command, export_command, save_command)
-for _command in (audit_command, convert_command, tune_command, verify_command, *_SERVING, *LISTINGS):
+for _command in (audit_command, convert_command, frontier_command, tune_command, verify_command, *_SERVING, *LISTINGS):
     cli.add_command(_command)
 
 

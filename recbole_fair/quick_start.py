@@ -69,6 +69,7 @@ __all__ = [
     "run_recbole_fair",
     "save_served",
     "sweep_checkpoint",
+    "trained_checkpoints",
     "tune",
     "verify",
 ]
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from recbole_fair.runs.served import save_served
     from recbole_fair.runs.several import compare_datasets, frontier_datasets
     from recbole_fair.runs.sweep import sweep_checkpoint
+    from recbole_fair.runs.trained import trained_checkpoints
     from recbole_fair.runs.tune import tune
     from recbole_fair.runs.verify import verify
 
@@ -102,6 +104,7 @@ _STUDIES = {
     "compare_datasets": "recbole_fair.runs.several",
     "frontier_datasets": "recbole_fair.runs.several",
     "sweep_checkpoint": "recbole_fair.runs.sweep",
+    "trained_checkpoints": "recbole_fair.runs.trained",
     "tune": "recbole_fair.runs.tune",
     "verify": "recbole_fair.runs.verify",
 }

@@ -1,4 +1,4 @@
-"""What a command says when it is interrupted: by Ctrl-C, by a scheduler, or because its terminal is gone."""
+"""What a command says at an end that is not as it should be: interrupted, or with files that could not be written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from recbole_fair.commands.launching import end, speaks_of_interruption
 from recbole_fair.errors import PeerError
 from recbole_fair.io.text import visible
 
+EXIT_INCOMPLETE = 1
 EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _FOR_THE_SIGNAL = 1.0  # seconds
@@ -114,3 +115,11 @@ def checkpoint_advice(resumed: Any = None) -> Callable[[], str]:
         return "no checkpoint was written yet"
 
     return advice
+
+
+def report_failures(failed: Mapping[str, str] | None) -> None:
+    """Name the files that could not be written, on the last lines, and exit; nothing where all are there."""
+    if failed:
+        for name, reason in failed.items():
+            click.echo(visible(f"recbole-fair: {name} was not written: {reason}"), err=True)
+        sys.exit(EXIT_INCOMPLETE)

@@ -9,6 +9,7 @@ import click
 
 from recbole_fair.config import overview
 from recbole_fair.config.catalogue import declared, key_named
+from recbole_fair.config.general_keys import OF_NAMES
 from recbole_fair.config.imports import load_named
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.overview import EVERY, Entry, first_sentence
@@ -138,7 +139,7 @@ def explanation(name: str, model_class: type[Any] | None = None) -> list[str]:
         model_class: a model of one's own that may declare it.
     """
     of_rerankers = overview.reranker_keys().get(name, [])
-    key = key_named(name, model_class)
+    key = key_named(name, model_class) or OF_NAMES.get(name)
     scope = "evaluation" if of_rerankers else key.scope if key is not None else "training"
     defaults = overview.defaults_of(name)
     if key is not None and key.default is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from recbole_fair.commands.interruptions import interruptible
-from recbole_fair.commands.settings import read_settings
+from recbole_fair.commands.settings import file_names, once, read_settings
 
 _CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 _EXAMPLES = """\b
@@ -19,8 +19,8 @@ Examples:
 
 
 @click.command("tune", context_settings=_CONTEXT, epilog=_EXAMPLES)
-@click.option("-m", "--model", help="Name of the model.")
-@click.option("-d", "--dataset", help="Name of the data set.")
+@click.option("-m", "--model", multiple=True, callback=once, help="Name of the model.")
+@click.option("-d", "--dataset", multiple=True, callback=once, help="Name of the data set.")
 @click.option("--space", "--params_file", "--params-file", help="Space: yaml, or RecBole's .hyper.  [default: shipped]")
 @click.option("--trials", default=50, show_default=True, help="Trials in the end, earlier calls' among them.")
 @click.option("--minimize", multiple=True, help="Metric to make small, such as GiniIndex@10.")
@@ -40,7 +40,7 @@ def tune_command(config_files: tuple[str, ...], settings: tuple[str, ...], **opt
     several processes may share its storage. The chosen settings go to OUTPUT/chosen.yaml, which run -c takes.
     """
     config_dict = read_settings(settings)
-    files = [name for group in config_files for name in group.removeprefix("=").split()]
+    files = file_names(config_files)
     with interruptible(lambda: "trials that have ended are kept, the same command goes on"):
         from recbole_fair.quick_start import tune
 

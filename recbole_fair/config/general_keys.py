@@ -6,6 +6,13 @@ from recbole_fair.config.concepts import complaint_about
 from recbole_fair.config.keys import Key, Need
 from recbole_fair.config.parts import groupings
 
+#: Keys that are part of the model's name as soon as they are read, and so have no value in a configuration.
+OF_NAMES: dict[str, Key] = {
+    "base": Key(
+        "str", what="base model of a method: --model=PopSteer --base=GRU4Rec is --model=PopSteerGRU4Rec", imports=True
+    ),
+}
+
 #: Name to what the key may hold. Default values stand in ``properties/overall.yaml``.
 KEYS: dict[str, Key] = {
     # Files that a run writes.

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from recbole_fair.config.catalogue import RERANKER_PREFIX, tables_of_methods
-from recbole_fair.config.general_keys import KEYS
+from recbole_fair.config.general_keys import KEYS, OF_NAMES
 from recbole_fair.config.keys import Key
 from recbole_fair.config.layers import properties_dir, read_yaml
 from recbole_fair.config.recbole_keys import COMPUTED_KEYS, RECBOLE, RECBOLE_KEYS
@@ -193,7 +193,7 @@ def _flat_yaml(file: Path) -> dict[str, str]:
 
 def all_keys() -> list[Entry]:
     """All keys: general ones, those of methods and of re-rankers, then RecBole's."""
-    found = {name: Entry(name, f"general, {key.scope}", _line(key)) for name, key in KEYS.items()}
+    found = {name: Entry(name, f"general, {key.scope}", _line(key)) for name, key in {**OF_NAMES, **KEYS}.items()}
     for name, table in tables_of_methods().items():
         method = name.partition(".")[0]
         for key_name, key in table.items():
@@ -225,6 +225,8 @@ def reranker_keys() -> dict[str, list[str]]:
 
 def methods_of(name: str) -> list[str]:
     """Names of the methods and models in whose folder a key is declared."""
+    if name in OF_NAMES:
+        return list(METHODS)
     folders = {table.partition(".")[0] for table, keys in tables_of_methods().items() if name in keys}
     targets = {**METHODS, **MODELS}
     return [one for one, target in targets.items() if target.split(".")[2] in folders]

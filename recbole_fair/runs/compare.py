@@ -46,8 +46,8 @@ from recbole_fair.runs.logs import begin_log, show_table
 from recbole_fair.runs.outputs import claim, numbered, versions, write_each, write_lines
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
+from recbole_fair.runs.takeup import taken_up
 from recbole_fair.runs.tuned import Tuning, tune_systems
-from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
@@ -356,7 +356,7 @@ class _Run:
             content = load_checkpoint(path, config["device"])
             return *load_trainer(config, content, path), {"checkpoint": path}
         trainer, loaders = new_trainer(config)
-        trainer = self._go_on(trainer, config, seed)
+        trainer = taken_up(trainer, config, self._checkpoints(seed))
         shown = bars_shown(bool(config["show_progress"]))
         logger.info("Training %s, seed %d", model, seed)
         score, validation = trainer.fit(loaders[0], loaders[1], saved=True, show_progress=shown)
@@ -368,22 +368,6 @@ class _Run:
             "base": trainer.checkpoint_extra.get("base"),
         }
         return trainer, loaders, facts
-
-    def _go_on(self, trainer: FairTrainerMixin, config: FairConfig, seed: int) -> Any:
-        """Take up a training of the same model, data and settings that an interruption left behind."""
-        own = trainer.trained_config()
-        for path, content in checkpoints_alike(self._checkpoints(seed), own, trainer.fingerprint):
-            if not content.get("training"):
-                continue
-            if own is not trainer.config and finished(content):
-                return trainer  # it finds this file itself
-            try:
-                trainer.resume_checkpoint(path)
-                return trainer
-            except FairError as error:
-                logger.info("Training %s anew: %s", own["model"], error)
-                return new_trainer(config)[0]
-        return trainer
 
 
 def _held_out(struct: DataStruct, dataset: DataSet) -> str:

@@ -18,6 +18,7 @@ from recbole_fair.analysis.systems import ALL_PAIRS, differs
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.latest import named_checkpoint
 from recbole_fair.report.documents import ComparisonDocument, Row, write_document
 from recbole_fair.report.frontier_document import FrontierDocument
@@ -31,6 +32,7 @@ from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.logs import show_table
 from recbole_fair.runs.outputs import claim, numbered, versions, write_each, write_lines
 from recbole_fair.runs.plan import make_plan
+from recbole_fair.runs.trained import check_protocols, distinct
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def compare_datasets(
         FairError: for names or settings that are not allowed, protocols that differ, or fewer than two results.
     """
     start = time.perf_counter()
-    names = _distinct(datasets)
+    names = _several(datasets)
     if options.get("lists"):
         raise FairError("lists belong to one data set: compare them there, by itself.")
     protocols = {}
@@ -82,7 +84,7 @@ def compare_datasets(
         protocols[name] = protocol_of(plan.config(plan.models[0], None, plan.seeds[0], "saved"))
         if reference not in (None, ALL_PAIRS, *plan.names()):
             raise FairError(f"reference={reference!r} is not compared here{did_you_mean(str(reference), plan.names())}")
-    _check_protocols(protocols)
+    check_protocols(protocols)
     folder = Path(output) if output is not None else Path("results", f"compare-{'-'.join(names)}")
     found: dict[str, ComparisonDocument] = {}
     failed: list[Row] = []
@@ -134,7 +136,7 @@ def frontier_datasets(
     """Frontiers of checkpoints on several data sets, and which method serves best over all of them.
 
     Args:
-        model_files: a checkpoint a data set.
+        model_files: a checkpoint a data set, such as :func:`~recbole_fair.runs.trained.trained_checkpoints` gives.
         x: metrics to better.
         y: the metric that may lose.
         loss: budgets, as shares of the base's ``y``.
@@ -151,23 +153,16 @@ def frontier_datasets(
         FairError: for checkpoints of one data set, or as ``frontier_checkpoint``.
     """
     start = time.perf_counter()
-    files = [named_checkpoint(file, config_dict) for file in model_files]
-    if len(set(map(str, files))) < 2:
-        raise FairError("A study needs the checkpoints of at least two data sets.")
     if options.get("save") or options.get("fitted"):
         raise FairError("save and fitted belong to one checkpoint: call frontier for it by itself.")
+    files = _by_dataset([named_checkpoint(file, config_dict) for file in model_files])
+    folder = Path(output) if output is not None else Path("results", f"frontier-{'-'.join(files)}")
     found: dict[str, FrontierDocument] = {}
-    folder = None if output is None else Path(output)
-    results: list[FrontierDocument] = []
-    for file in files:
-        stem = None if folder is None else folder / Path(file).stem / "frontier"
-        stem = stem or Path("results", f"frontier-{Path(file).stem}")
-        results.append(frontier_checkpoint(file, x, y, loss, methods, output=stem, config_dict=config_dict, **options))
-        if results[-1].dataset in found:
-            raise FairError(f"{file} is of {results[-1].dataset}, as another checkpoint: name one a data set.")
-        found[results[-1].dataset] = results[-1]
-    _check_protocols({name: {"mask_seen": result.mask_seen} for name, result in found.items()})
-    folder = folder or Path("results", f"frontier-{'-'.join(found)}")
+    for name, file in files.items():
+        stem = folder / name / "frontier"
+        found[name] = frontier_checkpoint(file, x, y, loss, methods, output=stem, config_dict=config_dict, **options)
+    check_protocols({name: {"mask_seen": result.mask_seen} for name, result in found.items()})
+    results = list(found.values())
     rows = [row for name, result in found.items() for row in _rows_of_frontier(name, result)]
     study = StudyDocument(
         dataset=", ".join(found),
@@ -189,26 +184,27 @@ def frontier_datasets(
     return _written(study, folder, [result.failed_files for result in results])
 
 
-def _distinct(datasets: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in datasets if name.strip()]
+def _several(datasets: Sequence[str]) -> list[str]:
+    names = [name for name in datasets if name.strip()]
     if len(names) < 2:
         raise FairError("A study needs at least two data sets, as in --dataset=ml-100k,my-data.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise FairError(f"dataset names {twice} twice.")
-    return names
+    return distinct(names)
 
 
-def _check_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
-    """See that numbers of different data sets were made alike."""
-    (first, reference), *others = protocols.items()
-    for name, protocol in others:
-        for key, value in protocol.items():
-            if value != reference[key]:
-                raise FairError(
-                    f"{key} is {reference[key]!r} on {first} and {value!r} on {name}: a study has one protocol, set "
-                    f"{key} for all data sets."
-                )
+def _by_dataset(files: Sequence[str | Path]) -> dict[str, str | Path]:
+    """The files by name of their data set, once it is seen that these differ and are split alike."""
+    if len(set(map(str, files))) < 2:
+        raise FairError("A study needs the checkpoints of at least two data sets.")
+    found: dict[str, str | Path] = {}
+    splits = {}
+    for file in files:
+        content = open_checkpoint(file)
+        name = content["dataset"]
+        if name in found:
+            raise FairError(f"{file} is of {name}, as another checkpoint: name one a data set.")
+        found[name], splits[name] = file, {"eval_args": content["config"].get("eval_args")}
+    check_protocols(splits)
+    return found
 
 
 def _check_results(found: Mapping[str, Any], failed: Sequence[Row]) -> None:

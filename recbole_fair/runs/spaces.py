@@ -6,6 +6,7 @@ Text is parsed, never evaluated.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from recbole_fair.errors import FairError
 
 if TYPE_CHECKING:
     import optuna
+
+logger = logging.getLogger(__name__)
 
 _PARTS = ("low", "high", "log", "step")
 
@@ -106,7 +109,7 @@ def read_space(path: str | Path) -> Space:
     In yaml a key has a list of choices, or ``{low: 0, high: 5}`` with, if wanted, ``log: true`` or ``step: 0.5``; whole
     numbers where both ends (and the step) are whole. A line of RecBole's form is a key, ``choice``, ``uniform``,
     ``loguniform`` or ``quniform``, and a list or numbers; the numbers of ``loguniform`` are natural exponents there:
-    ``-8,0`` is .000335 to 1.
+    ``-8,0`` is .000335 to 1. A line without all three parts is passed over there, and here with a warning.
 
     Args:
         path: the file.
@@ -128,8 +131,15 @@ def read_space(path: str | Path) -> Space:
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
-            if len(words) < 3:
-                raise FairError(f"{path}, line {number}: write a key, choice or uniform or the like, and the values.")
+            if len(words) < 3:  # RecBole passes over such lines without a word, and one of its own files has one
+                logger.warning(
+                    "%s, line %d: %s is not varied, as under RecBole: the line needs a key, choice or uniform or the "
+                    "like, and the values.",
+                    path,
+                    number,
+                    words[0],
+                )
+                continue
             if words[0] in space:
                 raise FairError(f"{path}, line {number}: {words[0]} is given twice.")
             space[words[0]] = _recbole_dimension(words[0], words[1], "".join(words[2:]), f"{path}, line {number}")

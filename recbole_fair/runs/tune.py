@@ -44,8 +44,8 @@ from recbole_fair.runs.search import (
 from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
 from recbole_fair.runs.sweep import bounds_as_rows, with_metrics
 from recbole_fair.runs.sweeper import Sweeper
+from recbole_fair.runs.takeup import finished_model
 from recbole_fair.runs.trackers import Trackers, tracked, writer_in
-from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
         trainer, loaders = load_trainer(config, load_checkpoint(file), file)
     else:
         trainer, loaders = new_trainer(config)
-        if (known := _finished_model(trainer, config)) is not None:
+        if (known := finished_model(trainer, config)) is not None:
             file, content = known
             trainer, loaders = load_trainer(config, content, file)
         else:
@@ -284,12 +284,6 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
             file = str(trainer.saved_model_file)
         search.study.set_user_attr(_CHECKPOINT, file)
     return trainer, both_splits(loaders, "A search"), config, file
-
-
-def _finished_model(trainer: FairTrainerMixin, config: FairConfig) -> tuple[str, dict[str, Any]] | None:
-    """The model that another search has trained under the very settings, and its file, if it is there."""
-    alike = checkpoints_alike(config["checkpoint_dir"], config, trainer.fingerprint)
-    return next(((str(path), content) for path, content in alike if finished(content)), None)
 
 
 # -- what is told and written ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from recbole_fair.cli import main
 from recbole_fair.commands.listings import explanation, key_lines
 from recbole_fair.config import overview
 from recbole_fair.config.catalogue import own_keys
+from recbole_fair.config.general_keys import OF_NAMES
 from recbole_fair.config.recbole_keys import _WHAT, COMPUTED_KEYS, GENERAL, RECBOLE_KEYS
 from recbole_fair.config.registry import METHODS, MODELS, get_model, recbole_models, rerankers
 from recbole_fair.errors import FairError
@@ -52,7 +53,7 @@ def test_every_model_and_reranker_is_listed_with_a_line() -> None:
 
 def test_every_key_is_listed() -> None:
     listed = {entry.name: entry for entry in overview.all_keys()}
-    assert {*own_keys(), *(RECBOLE_KEYS - COMPUTED_KEYS), *overview.reranker_keys()} == set(listed)
+    assert {*OF_NAMES, *own_keys(), *(RECBOLE_KEYS - COMPUTED_KEYS), *overview.reranker_keys()} == set(listed)
     assert not [name for name, entry in listed.items() if not entry.line]
 
 
@@ -67,6 +68,9 @@ def test_a_key_is_explained() -> None:
     text = "\n".join(explanation("alpha_pop"))
     for said in ("steering strength", "a number at least 0", "2.0  (PopSteerSequential)", "strength:", "PopSteer"):
         assert said in text, said
+    text = "\n".join(explanation("base"))
+    assert "base model of a method" in text
+    assert "read by  PopSteer, SPREE, DDC" in text
     text = "\n".join(explanation("reranker_alpha"))
     assert "a number above 0 and below 1  (FAstarIR)" in text
     assert "0.4  (IPR, PP)" in text

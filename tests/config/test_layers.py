@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_fair.cli import _file_names
+from recbole_fair.commands.settings import file_names
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.layers import FairLoader, load_yaml, read_yaml
 from recbole_fair.errors import FairError
@@ -77,10 +77,10 @@ def test_files_whose_names_hold_spaces(in_tmp: Path):
     Path("my files").mkdir()
     for name in ("my files/a b.yaml", "c.yaml", "my files/d.yaml"):
         Path(name).write_text("epochs: 3\n")
-    assert _file_names(["my files/a b.yaml c.yaml my files/d.yaml"]) == [
+    assert file_names(["my files/a b.yaml c.yaml my files/d.yaml"]) == [
         "my files/a b.yaml",
         "c.yaml",
         "my files/d.yaml",
     ]
-    assert _file_names(["=c.yaml  nowhere.yaml", " my files/d.yaml "]) == ["c.yaml", "nowhere.yaml", "my files/d.yaml"]
-    assert _file_names([]) == []
+    assert file_names(["=c.yaml  nowhere.yaml", " my files/d.yaml "]) == ["c.yaml", "nowhere.yaml", "my files/d.yaml"]
+    assert file_names([]) == []

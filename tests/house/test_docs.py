@@ -34,8 +34,8 @@ QUESTIONS = {
     "understand the numbers": "glossary.md",
     "change over from RecBole": "from-recbole.md",
 }
-#: Keys that no list names: those of the examples, and the base of a method.
-EXAMPLES = {"base", "centre_by", "reranker_bonus", "reranker_below"}
+#: Keys that no list names: those of the examples.
+EXAMPLES = {"centre_by", "reranker_bonus", "reranker_below"}
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([\w-]+\.md)(?:#[\w-]+)?\)")
 

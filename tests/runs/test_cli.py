@@ -63,8 +63,8 @@ def test_settings_are_read_in_every_spelling() -> None:
         (["epochs=5"], "'epochs=5' is not a setting; write --key=value"),
         (["--epochs"], "--epochs needs a value"),
         (["--shuffle", "--epochs=5"], "--shuffle needs a value"),
-        (["--config_files=a.yaml"], "files of settings are for run and compare"),
-        (["-c", "a.yaml"], "files of settings are for run and compare"),
+        (["--config_files=a.yaml"], "files of settings are for run, compare, frontier and tune"),
+        (["-c", "a.yaml"], "files of settings are for run, compare, frontier and tune"),
         (["--epochs=5", "--epochs=6"], "--epochs is given twice, as 5 and as 6"),
     ],
 )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
+import yaml
+from recbole.trainer import HyperTuning
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.registry import METHODS, MODELS, get_reranker, rerankers
@@ -64,11 +69,38 @@ def test_recbole_s_own_files_give_their_spaces(tmp_path: Path, name: str):
     assert read_space(tmp_path / "hyper.test") == expected
 
 
-def test_a_line_of_recbole_s_that_recbole_refuses_too(tmp_path: Path):
-    """hrm_hyper.test of an old version names no kind in its last line."""
+def test_a_line_that_names_no_kind_is_passed_over_as_under_recbole(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """hrm_hyper.test of RecBole's repository has such a line; RecBole does not vary the key, and does not say so."""
     (tmp_path / "hrm_hyper.test").write_text("embedding_size choice [64]\nreg_weight ['[0.0,0.0]','[0.01,0.0001]']\n")
-    with pytest.raises(FairError, match="line 2: write a key, choice or uniform"):
-        read_space(tmp_path / "hrm_hyper.test")
+    assert read_space(tmp_path / "hrm_hyper.test") == {"embedding_size": Choice((64,))}
+    assert "line 2: reg_weight is not varied, as under RecBole" in caplog.text
+
+
+# The forms that RecBole's own files have: repeated values, a comma at the end, spaces, texts of lists, a line in short.
+FORMS = [
+    "learning_rate choice [0.003,0.002,0.001,]\nembedding_size choice [64]\n",
+    "anneal_cap choice [0.2]\ntotal_anneal_steps choice [1000,10000,100000,100000]",
+    "learning_rate choice [0.01,0.005]\n\n",
+    "learning_rate loguniform -8,0\nmlp_hidden_size choice ['[64,64,64]','[128,128]'] \n",
+    "learning_rate choice [0.001,0.0003]\nreg_weight ['[0.0,0.0]','[0.01,0.0001]']",
+    "step quniform 0,2,0.5\ndropout_prob uniform 0,0.5\n",
+    RECBOLE,
+    *(text for text, _ in OF_RECBOLE.values()),
+]
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_the_space_is_the_one_that_recbole_reads(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch):
+    """RecBole's own reader, with a hyperopt that gives back what it is asked for."""
+    hp = SimpleNamespace(
+        choice=lambda name, values: Choice(tuple(yaml.safe_load(v) if isinstance(v, str) else v for v in values)),
+        uniform=lambda name, low, high: Numbers(low, high),
+        quniform=lambda name, low, high, step: Numbers(low, high, step=step),
+        loguniform=lambda name, low, high: Numbers(math.exp(low), math.exp(high), log=True),
+    )
+    monkeypatch.setitem(sys.modules, "hyperopt", cast(ModuleType, SimpleNamespace(hp=hp)))
+    (tmp_path / "hyper.test").write_text(text)
+    assert read_space(tmp_path / "hyper.test") == HyperTuning._build_space_from_file(tmp_path / "hyper.test")
 
 
 def test_the_same_draws_as_recboles_hyperopt_would_allow():
@@ -101,7 +133,7 @@ def test_yaml(tmp_path: Path):
         ("x uniform 1,0", "low must be below high"),
         ("x unifrom 0,1", "did you mean 'uniform'"),
         ("x loguniform 0,1000", "exponents of e"),
-        ("x", "write a key"),
+        ("x", "holds no search space"),
         ("x choice [1]\nx choice [2]", "is given twice"),
         ("", "holds no search space"),
     ],

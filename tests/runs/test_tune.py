@@ -12,6 +12,8 @@ import yaml
 
 pytest.importorskip("optuna")
 
+from other_labels import LAST_OF_EACH, write_with_other_labels
+
 from recbole_fair.errors import FairError
 from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
 from recbole_fair.runs.search import Objective, Search, make_pruner, open_study, run_search
@@ -128,11 +130,11 @@ def test_a_search_that_was_killed_ten_times_gives_the_trials_of_one_that_was_not
 
 def test_two_processes_on_one_journal_lose_no_trial(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
         "from test_tune import Parabola, run_search, search\n"
         "run_search(search(Path(sys.argv[1])), Parabola(), 200, 'random', seed=7)\n"
     )
-    words = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    words = [sys.executable, "-c", code, str(tmp_path), *map(str, Path(__file__).parents[:2])]
     running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in running:
         assert process.wait(timeout=300) == 0, process.stderr.read()
@@ -183,27 +185,13 @@ def test_training_keys_and_a_run_of_what_was_chosen(given: dict):
 
 def test_test_labels_change_no_choice(given: dict, tmp_path: Path, small_data: Path):
     """Every user's held-out test item is another one: the same trials, the same choice, other test values."""
-    lines = (small_data / "small" / "small.inter").read_text().splitlines()
-    rows = [line.split("\t") for line in lines[1:]]
-    last: dict[str, list[str]] = {}
-    for row in rows:
-        if row[0] not in last or float(row[3]) > float(last[row[0]][3]):
-            last[row[0]] = row
-    had = {user: {row[1] for row in rows if row[0] == user} for user in last}
-    items = sorted({row[1] for row in rows})
-    for user, row in last.items():
-        row[1] = next(item for item in items if item not in had[user])
-    # Two who have everything between them come first, so that items are numbered alike.
-    first = [f"first{place % 2}\t{item}\t3\t{place}" for place, item in enumerate(items)]
-    for name, changed in (("one", lines[1:]), ("two", ["\t".join(row) for row in rows])):
-        (tmp_path / name / "small").mkdir(parents=True)
-        (tmp_path / name / "small" / "small.inter").write_text("\n".join([lines[0], *first, *changed]) + "\n")
+    folders = write_with_other_labels(small_data, tmp_path)
     Path("space.yaml").write_text("learning_rate: {low: 0.001, high: 0.05, log: true}\n")
-    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     results = []
-    for name in ("one", "two"):
-        settings = {**given, "eval_args": split, "data_path": str(tmp_path / name)}
-        results.append(tune("BPR", "small", space="space.yaml", trials=3, output=name + "-found", config_dict=settings))
+    for folder in folders:
+        settings = {**given, "eval_args": LAST_OF_EACH, "data_path": str(folder)}
+        output = f"{folder.name}-found"
+        results.append(tune("BPR", "small", space="space.yaml", trials=3, output=output, config_dict=settings))
     chosen = [result["chosen"][0] for result in results]
     assert chosen[0]["test ndcg@5"] != chosen[1]["test ndcg@5"]
     assert chosen[0]["trial"] == chosen[1]["trial"]
