@@ -149,6 +149,7 @@ def shown(run: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = parser_of(__doc__, "ddc.json")
     parser.add_argument("--dataset", default="ml-1m")
+    parser.add_argument("--only", nargs="*", help="these methods, as BPR DDC Lorenz PopSteer IPS 'ILE std 0.05'")
     parser.add_argument("--embedding_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=0.002)
     parser.add_argument("--batch", type=int, default=2048)
@@ -160,6 +161,8 @@ def main() -> None:
     runs = Runs(args.out, {key: getattr(args, key) for key in fixed}, args.minutes)
     bench = Bench(args, runs.folder)
     for name in () if args.table else jobs(bench, runs, 0):  # a method for all seeds before the next one
+        if args.only and name not in args.only:
+            continue
         for seed in args.seeds:
             work = jobs(bench, runs, seed)[name]
             runs.add(f"{name} {seed}", functools.partial(work), shown)
