@@ -70,7 +70,11 @@ SEQUENTIAL_KEYS: dict[str, Key] = {
     "sae_vector_stride": Key("int", low=1, what="prefixes beyond the window that share one pass of the base model"),
     **SYNTHETIC_USERS,
     "synthetic_error": Key(
-        "float", low=0, open_low=True, optional=True, what="standard error of effect sizes at which drawing users ends"
+        "float",
+        low=0,
+        open_low=True,
+        optional=True,
+        what="standard error of effect sizes, a share of those above 1, at which drawing users ends",
     ),
 }
 

@@ -8,7 +8,6 @@ are then those of the items that have it, or the users who have it themselves.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from recbole_fair.data.facts.interactions import Interactions, training_interact
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
-from recbole_fair.io.processes import current
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.popsteer.description import describe_neurons, describe_sae
@@ -45,7 +43,7 @@ from recbole_fair.model.popsteer.neurons import (
 )
 from recbole_fair.model.popsteer.quality import SAEQuality, measure_sae
 from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae
-from recbole_fair.model.popsteer.vectors import UserVectors
+from recbole_fair.model.popsteer.vectors import UserVectors, represented
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.sided_users import SidedUsers, users_of
 
@@ -154,12 +152,7 @@ class PopSteer(ConceptSteering):
         """Batches ``[B, d]`` of the base's representations of some users."""
         self.base.eval()
         device = self.base.item_representations().device
-        processes, batches = current(), users.batches(self.rows_at_once[device.type != "cpu"])
-        while turn := list(itertools.islice(batches, processes.world)):  # a batch for each process
-            own = turn[processes.rank] if processes.rank < len(turn) else None
-            nothing = torch.zeros(0, self.sae.d_in, device=device)
-            found = nothing if own is None else self.base.represent_users(own.to(device))
-            yield from processes.gather(found)[: len(turn)]
+        yield from represented(self.base, users.batches(self.rows_at_once[device.type != "cpu"]), device)
 
     def profile_moments(
         self, concept: Concept, inter: Interactions, show: bool, most: int | None = None
@@ -167,7 +160,7 @@ class PopSteer(ConceptSteering):
         """Moments of the representations of users with a concept and without.
 
         Both sides are drawn in turn. Where ``synthetic_error`` is set, drawing ends once the standard error of every
-        neuron's effect size is at most that.
+        neuron's effect size is at most that, or that share of an effect size above 1.
 
         Args:
             concept: the concept.
@@ -197,14 +190,18 @@ class PopSteer(ConceptSteering):
                 looked_at = drawn
                 error = self._largest_error(*sides)
                 if error <= wanted:
-                    logger.info("Effect sizes are settled after %d users a side: standard error %.3f.", drawn, error)
+                    words = "Effect sizes are settled after %d users a side: standard error %.3f, relative above 1."
+                    logger.info(words, drawn, error)
                     break
         return sides
 
     def _largest_error(self, popular: StreamingMoments, unpopular: StreamingMoments) -> float:
-        """The largest standard error of an effect size."""
+        """The largest standard error of an effect size, of one above 1 as a share of it.
+
+        What counts is ``|d|`` over the largest (:func:`steering_weights`); the error of a large one grows with it.
+        """
         d = cohens_d(*(part for side in (popular, unpopular) for part in side.linear(*self._encoder())))
-        return float(effect_size_error(d, popular.count, unpopular.count).max())
+        return float((effect_size_error(d, popular.count, unpopular.count) / d.abs().clamp_min(1.0)).max())
 
     def _encoder(self) -> tuple[Tensor, Tensor]:
         """Weight and offset of ``z = W_enc x + (b_enc - W_enc b_dec)``, whose moments follow from those of x."""

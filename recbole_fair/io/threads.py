@@ -1,0 +1,122 @@
+"""Parts of one computation side by side, each in a thread of its own.
+
+PyTorch splits every single operation among its threads and waits for all of them after each. Where operations are
+small, as in a training step of a small model, that waiting costs as much as the second core brings. Here each thread
+does a whole part, operation after operation, and they wait for each other once. Python's lock is no obstacle: PyTorch
+lets go of it inside every operation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_MOST = 8  # further threads split operations, as ever
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+class _Own(threading.local):
+    """What holds in one thread.
+
+    Attributes:
+        inside: whether it does a part already; parts of parts follow one another.
+        threads: how many are for parts while operations have one; None where they have all.
+    """
+
+    inside = False
+    threads: int | None = None
+
+
+_own = _Own()
+
+
+@contextmanager
+def alone_between_parts() -> Iterator[None]:
+    """Inside the block this thread's operations take one core, and parts still take all.
+
+    For loops whose work is done in parts: what is left between them is small, and on a busy machine two cores that wait
+    for each other after every operation wait for the scheduler.
+    """
+    if _own.inside or _own.threads is not None:
+        yield
+        return
+    _own.threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_own.threads)
+        _own.threads = None
+
+
+def parts_for(rows: int, least: int) -> int:
+    """Into how many parts a computation on so many rows on the CPU is to be cut.
+
+    Args:
+        rows: rows in all.
+        least: rows that a part should have at least.
+
+    Returns:
+        At most the number of PyTorch's threads, and 1 inside of a part.
+    """
+    return 1 if _own.inside else max(1, min(_own.threads or torch.get_num_threads(), rows // least, _MOST))
+
+
+def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
+    """Results of some functions, computed side by side, in their order.
+
+    Each has its share of PyTorch's threads and the caller's grad mode. A single one runs where it is called. They must
+    not draw from the global generators, whose order would be a matter of chance.
+
+    Args:
+        works: the functions, at most eight.
+
+    Raises:
+        Exception: the first that one of them raises, after all have ended.
+    """
+    if len(works) <= 1 or _own.inside:
+        return [work() for work in works]
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    width, pool = max(1, (_own.threads or threads) // len(works)), _workers()
+    futures = [pool.submit(_run, work, width, grad) for work in works]
+    try:
+        wait(futures)
+    finally:
+        torch.set_num_threads(threads)  # a thread that starts later takes over what was set last
+    return [future.result() for future in futures]
+
+
+def _run(work: Callable[[], T], width: int, grad: bool) -> T:
+    _own.inside = True
+    torch.set_num_threads(width)  # of this thread alone
+    with torch.set_grad_enabled(grad):
+        return work()
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_MOST, "recbole-fair-part")
+        return _pool
+
+
+def _forget() -> None:
+    """A process that was forked off has none of its parent's threads."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+    _own.inside, _own.threads = False, None
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget)
