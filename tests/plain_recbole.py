@@ -1,10 +1,13 @@
-"""Train models with plain RecBole, none of our code: what it writes is what ``import`` has to read.
+"""Train models with plain RecBole, none of our models and trainers: what it writes is what ``import`` has to read.
+
+With NumPy 2 or a SciPy of today RecBole does not start at all; there it is mended as the package mends it.
 
 Run as ``python plain_recbole.py DATA_PATH DATASET MODEL...``; prints model, validation score and checkpoint a line.
 """
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +28,13 @@ SMALL: dict[str, Any] = {
     "state": "WARNING",
     "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
 }
+MENDS = Path(__file__).parent.parent / "recbole_fair" / "recbole_mends.py"
 WITHOUT_NEGATIVES = ("SASRec", "GRU4Rec")  # their loss is over all items, and RecBole wants to be told
 
 
 def train(model: str, dataset: str, data_path: str, settings: dict[str, Any]) -> tuple[float, str]:
     """One training by RecBole's own trainer: validation score and checkpoint."""
+    runpy.run_path(str(MENDS))["mend"]()
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
