@@ -17,7 +17,7 @@ _SHOWN = 10
 
 
 def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
-    """Lines that show a search: its best trials on validation, what was chosen with its test values, importance.
+    """Lines that show a search: its best trials on validation beside the base, what was chosen, importance.
 
     Args:
         result: what :func:`recbole_fair.runs.tune.tune` returns.
@@ -27,30 +27,59 @@ def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
     keys = list(result["space"])
     complete = [row for row in result["trials"] if row["state"] == "complete"]
     states = [f"{sum(row['state'] == state for row in result['trials'])} {state}" for state in _STATES]
-    lines = ["", f"{len(result['trials'])} trials: {', '.join(states)}. The best on validation:"]
+    bounds = f" with {_bounds(result)}" if result["subject_to"] else ""
+    lines = ["", f"{len(result['trials'])} trials: {', '.join(states)}. The best on validation{bounds}:"]
     best = sorted(complete, key=lambda row: _order(result, row))[:_SHOWN]
     header = ["trial", *keys, *(f"valid {display_name(name)}" for name in metrics)]
     rows = [
         [str(row["trial"]), *(value_text(row[key]) for key in keys), *_values(row, "valid", metrics, decimals)]
         for row in best
     ]
-    lines += text_table(header, rows)
-    lines += ["", "Chosen" if len(result["chosen"]) == 1 else "The Pareto front of validation"]
-    header = ["trial", *keys, *(f"{split} {display_name(name)}" for split in ("valid", "test") for name in metrics)]
-    rows = [
-        [
-            str(row["trial"]),
-            *(value_text(row[key]) for key in keys),
-            *_values(row, "valid", metrics, decimals),
-            *_values(row, "test", metrics, decimals),
-        ]
-        for row in result["chosen"]
-    ]
-    lines += text_table(header, rows)
+    lines += text_table(header, _base_row(result, metrics, decimals) + rows)
+    lines += ["", *_chosen_lines(result, decimals)]
     if result["importance"]:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in result["importance"].items())
         lines += ["", f"What {display_name(metrics[0])} depends on: {shares}."]
     return [*lines, *result["notes"]]
+
+
+def _base_row(result: Mapping[str, Any], metrics: Sequence[str], decimals: int) -> list[list[str]]:
+    """What the trials start from, where it is not one of them."""
+    base = {f"valid {name}": value for name, value in result["base"].get("valid", {}).items()}
+    if not base or any(base.items() <= row.items() for row in result["trials"]):
+        return []
+    return [["base", *([""] * len(result["space"])), *_values(base, "valid", metrics, decimals)]]
+
+
+def _bounds(result: Mapping[str, Any]) -> str:
+    return " and ".join(f"{display_name(b['metric'])} {b['sign']} {b['bound']:.4g}" for b in result["subject_to"])
+
+
+def _chosen_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
+    """The one trial that was chosen with all its metrics, or the Pareto front with those that made it."""
+    metrics, keys = _metrics(result), list(result["space"])
+    if len(result["chosen"]) > 1:
+        header = ["trial", *keys, *(f"{split} {display_name(name)}" for split in ("valid", "test") for name in metrics)]
+        rows = [
+            [
+                str(row["trial"]),
+                *(value_text(row[key]) for key in keys),
+                *_values(row, "valid", metrics, decimals),
+                *_values(row, "test", metrics, decimals),
+            ]
+            for row in result["chosen"]
+        ]
+        return ["The Pareto front of validation", *text_table(header, rows)]
+    (row,) = result["chosen"]
+    setting = ", ".join(f"{key}={value_text(row[key])}" for key in keys)
+    with_base = bool(_base_row(result, metrics, decimals))
+    header = ["", *(["base, validation"] if with_base else []), "chosen, validation", "chosen, test"]
+    rows = []
+    for name in (key.removeprefix("valid ") for key in row if key.startswith("valid ")):
+        base = [number(result["base"]["valid"].get(name), decimals)] if with_base else []
+        values = [_values(row, split, [name], decimals)[0] for split in ("valid", "test")]
+        rows.append([display_name(name), *base, *values])
+    return [f"Chosen on validation, trial {row['trial']}: {setting}", *text_table(header, rows)]
 
 
 _STATES = ("complete", "pruned", "failed")
@@ -89,7 +118,9 @@ def history_figure(result: Mapping[str, Any]) -> Figure:
     if both:
         _draw_plane(axes[1], result, metrics[0], metrics[1])
     with_reranker = f" with {result['reranker']}" if result.get("reranker") else ""
-    figure.suptitle(f"{result['model']}{with_reranker} on {result['dataset']}", x=0.01, ha="left", fontsize=12)
+    seed = "" if result.get("seed") is None else f", seed {result['seed']}"
+    title = f"{result['model']}{with_reranker} on {result['dataset']}, validation{seed}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -112,7 +143,8 @@ def _draw_history(axes: Axes, result: Mapping[str, Any]) -> None:
         best = [best_of(row[name] for row in kept[: place + 1]) for place in range(len(kept))]
         axes.step([row["trial"] for row in kept], best, where="post", color=PALETTE[1], label="best so far")
     axes.set_xlabel("trial")
-    axes.set_ylabel(f"{display_name(objective['metric'])} on validation")
+    axes.set_ylabel(f"{display_name(objective['metric'])} ({'higher' if objective['bigger'] else 'lower'} is better)")
+    _draw_bounds(axes, result, None, objective["metric"])
     axes.legend()
 
 
@@ -130,7 +162,17 @@ def _draw_plane(axes: Axes, result: Mapping[str, Any], x: str, y: str) -> None:
         markersize=9, markerfacecolor="none", markeredgewidth=2, color=PALETTE[1], label="chosen",
     )  # fmt: skip
     label_axes(axes, x, y)
+    _draw_bounds(axes, result, x, y)
     axes.legend()
+
+
+def _draw_bounds(axes: Axes, result: Mapping[str, Any], x: str | None, y: str) -> None:
+    """Dashed lines at the bounds on what the axes show."""
+    for bound in result["subject_to"]:
+        if bound["metric"] in (x, y):
+            line = axes.axhline if bound["metric"] == y else axes.axvline
+            text = f"{display_name(bound['metric'])} {bound['sign']} {bound['bound']:.4g}"
+            line(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1, label=text)
 
 
 # -- on the page -------------------------------------------------------------------------------------------------------

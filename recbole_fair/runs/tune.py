@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.registry import get_reranker, layers_of
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
+from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.report.documents import write_document
@@ -126,13 +128,18 @@ def tune(
     resumed = len(search.trials)
     board = writer_in(folder / "tensorboard")
     with tracked(config, "tune-", board) as trackers, _trials(config, make, search) as measured:
-        told = functools.partial(_told, trackers)
+        told = functools.partial(_told, trackers, objective.wanted)
         run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, told)
     chosen = _chosen(search)
     tested = [measured.test(trial) if test else {} for trial in chosen]
     result = _document(config, search, chosen, tested, resumed)
-    _write(result, folder, {**_user_settings(config), **chosen[0].settings})
     show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
+    _write(result, folder, {**_user_settings(config), **chosen[0].settings})
+    if test:
+        data = config.user_settings.get("data_path")
+        logger.info("Run with what was chosen:")
+        words = ["recbole-fair", "run", "-c", str(folder / "chosen.yaml"), *([f"--data_path={data}"] if data else [])]
+        logger.info("  %s", shlex.join(words))
     return result
 
 
@@ -289,12 +296,14 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
 # -- what is told and written ------------------------------------------------------------------------------------
 
 
-def _told(trackers: Trackers, trial: Trial) -> None:
-    ending = trial.state if trial.metrics is None else "misses its bounds" if trial.violation else "done"
-    reason = f": {trial.reason}" if trial.reason else ""
-    logger.info("Trial %d %s (%s)%s", trial.number, ending, setting_text(trial.settings), reason)
+def _told(trackers: Trackers, wanted: Sequence[str], trial: Trial) -> None:
+    """One line a trial: how it ended, its values on validation, what it tried."""
+    ending = f"{trial.state}{f': {trial.reason}' if trial.reason else ''}"
     if trial.metrics is not None:
+        ending = ", ".join(f"{display_name(name)} {trial.metrics[name]:.4f}" for name in wanted)
+        ending += ", misses its bounds" if trial.violation else ""
         trackers.trial(trial.number, trial.settings, trial.metrics)
+    logger.info("Trial %d: %s (%s)", trial.number, ending, setting_text(trial.settings))
 
 
 def _user_settings(config: FairConfig) -> dict[str, Any]:

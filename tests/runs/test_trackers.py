@@ -151,6 +151,31 @@ def test_weights_and_biases_get_them_by_recbole_s_logger(
     ]
 
 
+def test_the_real_package_of_weights_and_biases_takes_them_offline(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, in_tmp: Path
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("optuna")
+    for key, value in (("MODE", "offline"), ("SILENT", "true"), ("DIR", str(in_tmp))):
+        monkeypatch.setenv(f"WANDB_{key}", value)
+    settings = {**given, **POPSTEER, "log_wandb": True}
+    try:
+        result = run_recbole_fair("PopSteerBPR", "small", config_dict=settings)
+        summary = dict(wandb.run.summary)
+        assert summary["test/ndcg@5"] == result["test_result"]["ndcg@5"]
+        for variant, metrics in result["variants"].items():
+            assert {name: summary[f"test-{variant}/{name}"] for name in metrics} == metrics
+        (in_tmp / "space.yaml").write_text("alpha_pop: {low: 0.0, high: 4.0}\nsteer_sigma: [group, pooled]\n")
+        found = tune("PopSteerBPR", "small", "space.yaml", trials=2, output="out", config_dict=settings)
+        last, summary = found.trials[-1], dict(wandb.run.summary)
+        assert summary["trial_step"] == last["trial"]
+        assert summary["trial/ndcg@5"] == last["valid ndcg@5"]
+        assert (summary["setting/alpha_pop"], summary["setting/steer_sigma"]) == (last["alpha_pop"], last["steer_sigma"])
+    finally:
+        wandb.finish()
+    assert len(list(in_tmp.glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
 def test_a_tracker_that_fails_costs_no_result(
     given: dict[str, Any], mlflow: FakeMLflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
