@@ -25,6 +25,7 @@ class TuningDocument(Document):
         chosen: rows of what was chosen, with their metrics on test; several are a Pareto front.
         importance: how much each key accounts for the first objective.
         resumed: how many trials were there already.
+        key: digest of what was asked for; the same search, gone on with, takes the place of its earlier document.
         config: settings that differ from the defaults.
     """
 
@@ -41,6 +42,7 @@ class TuningDocument(Document):
     chosen: Sequence[Row]
     importance: Mapping[str, float] = field(default_factory=dict)
     resumed: int = 0
+    key: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property

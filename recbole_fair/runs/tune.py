@@ -46,7 +46,7 @@ from recbole_fair.runs.search import (
 from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
 from recbole_fair.runs.sweep import bounds_as_rows, with_metrics
 from recbole_fair.runs.sweeper import Sweeper
-from recbole_fair.runs.takeup import finished_model
+from recbole_fair.runs.takeup import finished_model, take_choice
 from recbole_fair.runs.trackers import Trackers, tracked, writer_in
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
@@ -76,9 +76,8 @@ def tune(
 ) -> TuningDocument:
     """Search for the best settings of a model on validation.
 
-    Keys that apply at scoring time are searched on one trained model, whose users are encoded once. Others train: a
-    post-hoc method is fitted again on the base that an earlier trial left, any other model is trained anew. The
-    defaults come first where they lie in the space. Test is evaluated once, for what was chosen.
+    Scoring-time keys are searched on one trained model, whose users are encoded once. Others train: a post-hoc method
+    is fitted again on the base that an earlier trial left, any other model is trained anew. The defaults come first.
 
     Args:
         model: the model's name.
@@ -96,18 +95,17 @@ def tune(
         config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings of all trials.
         checkpoints: folder of the models that trials train; ``OUTPUT/checkpoints`` if None.
-        test: whether to evaluate what was chosen on test.
+        test: whether to evaluate what was chosen on test, once.
 
     Returns:
-        Trials, the chosen ones with test metrics, importance of the keys, and what names the search. Also written:
-        ``tune.json``, ``trials.csv``, ``chosen.yaml`` (which ``run -c`` takes), ``history.png`` and ``.svg``.
+        Trials, the chosen ones with test metrics, importance of keys. Also written: ``tune.json``, ``trials.csv``,
+        ``chosen.yaml`` (for ``run -c``), ``history.png`` and ``.svg``.
 
     Raises:
         FairError: for a space, a setting or a metric that is not allowed, or when no trial has a result.
     """
     _check(sampler, pruner, trials)
-    given = dict(config_dict or {})
-    refuse(given, FILE_KEYS, "is for run and evaluate; a search writes files of its own")
+    refuse(given := dict(config_dict or {}), FILE_KEYS, "is for run and evaluate; a search writes files of its own")
     config = FairConfig(model, dataset, config_file_list, given)
     objective = Objective.of(minimize, maximize, subject_to, config["valid_metric"])
     given = with_metrics(plain_config(config), given, objective.wanted)
@@ -118,28 +116,24 @@ def tune(
         changes = {**given, **settings, "checkpoint_dir": str(checkpoints or folder / "checkpoints")}
         return FairConfig(model, dataset, config_file_list, changes)
 
+    folder.mkdir(parents=True, exist_ok=True)
     begin_log(config := make({}))
     prunes = pruner != "none" and objective.metrics == (config["valid_metric"].lower(),)
-    folder.mkdir(parents=True, exist_ok=True)
     ends = make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup)
-    place, name = storage or str(folder / "journal.log"), _study_name(config, objective, dimensions)
-    search = Search(objective, dimensions, open_study(place, name, objective, ends))
+    name = _study_name(config, objective, dimensions)
+    search = Search(objective, dimensions, open_study(storage or str(folder / "journal.log"), name, objective, ends))
     search.start_with({key: config[key] for key in dimensions})
     resumed = len(search.trials)
-    board = writer_in(folder / "tensorboard")
-    with tracked(config, "tune-", board) as trackers, _trials(config, make, search) as measured:
+    tracking = tracked(config, "tune-", writer_in(folder / "tensorboard"))
+    with tracking as trackers, _trials(config, make, search) as measured:
         told = functools.partial(_told, trackers, objective.wanted)
         run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, told)
     chosen = _chosen(search)
-    tested = [measured.test(trial) if test else {} for trial in chosen]
-    result = _document(config, search, chosen, tested, resumed)
-    show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
+    result = _document(config, search, chosen, [measured.test(trial) if test else {} for trial in chosen], resumed)
     _write(result, folder, {**_user_settings(config), **chosen[0].settings})
+    show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
     if test:
-        data = config.user_settings.get("data_path")
-        logger.info("Run with what was chosen:")
-        words = ["recbole-fair", "run", "-c", str(folder / "chosen.yaml"), *([f"--data_path={data}"] if data else [])]
-        logger.info("  %s", shlex.join(words))
+        _tell_next(config, folder)
     return result
 
 
@@ -278,19 +272,33 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
     """The model whose scores are searched: the one that an earlier call of the search left, or a new one."""
     file = search.study.user_attrs.get(_CHECKPOINT)
     loaders: Sequence[Any]
+    # Where strengths are searched the others keep their settings; a re-ranker takes the strengths that a run chooses.
+    of_model = not all(key.startswith(RERANKER_PREFIX) for key in search.space)
+    if of_model and "strengths" in config:
+        config["strengths"] = "fixed"
     if file is not None and Path(file).is_file():
-        trainer, loaders = load_trainer(config, load_checkpoint(file), file)
+        content = load_checkpoint(file)
+        trainer, loaders = _as_it_was(config, content, file, of_model)
     else:
         trainer, loaders = new_trainer(config)
-        if (known := finished_model(trainer, config)) is not None:
+        if (known := finished_model(trainer, config, any_strengths=of_model)) is not None:
             file, content = known
-            trainer, loaders = load_trainer(config, content, file)
+            trainer, loaders = _as_it_was(config, content, file, of_model)
         else:
             trainer.fit(loaders[0], loaders[1], saved=True)
             trainer.load_best()
             file = str(trainer.saved_model_file)
         search.study.set_user_attr(_CHECKPOINT, file)
     return trainer, both_splits(loaders, "A search"), config, file
+
+
+def _as_it_was(
+    config: FairConfig, content: Mapping[str, Any], file: str, of_model: bool
+) -> tuple[FairTrainerMixin, Sequence[Any]]:
+    """A trained model as it was after its training, with the strengths that were chosen unless these are searched."""
+    if not of_model:
+        take_choice(config, content)
+    return load_trainer(config, content, file)
 
 
 # -- what is told and written ------------------------------------------------------------------------------------
@@ -304,6 +312,14 @@ def _told(trackers: Trackers, wanted: Sequence[str], trial: Trial) -> None:
         ending += ", misses its bounds" if trial.violation else ""
         trackers.trial(trial.number, trial.settings, trial.metrics)
     logger.info("Trial %d: %s (%s)", trial.number, ending, setting_text(trial.settings))
+
+
+def _tell_next(config: FairConfig, folder: Path) -> None:
+    """The command that takes what was chosen, alone on its line, ready to be pasted."""
+    data = config.user_settings.get("data_path")
+    words = ["recbole-fair", "run", "-c", str(folder / "chosen.yaml"), *([f"--data_path={data}"] if data else [])]
+    logger.info("Run with what was chosen:")
+    logger.info("  %s", shlex.join(words))
 
 
 def _user_settings(config: FairConfig) -> dict[str, Any]:
@@ -365,6 +381,7 @@ def _document(
         ],
         importance=_importance(search),
         resumed=resumed,
+        key=digest_of(search.study.study_name),
         config=config.differences(),
         notes=notes,
         versions=versions(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.trainer.resumption import epochs_that_count
 from recbole_fair.trainer.steering_costs import STEERING, steering_costs
-from recbole_fair.trainer.strengths import choice_note, choose_strengths, wants_choice
+from recbole_fair.trainer.strengths import CHOSEN, choice_note, choose_strengths, wants_choice
 from recbole_fair.trainer.trainer import Callback, FairTrainer, Validation
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class PostHocTrainer(FairTrainer):
         choice = choose_strengths(self, self.model, valid_data, goal, budget)
         for key, value in choice["chosen"].items():
             self.config[key] = value  # the checkpoint remembers what was chosen
-        self.checkpoint_extra["chosen_strengths"] = choice
+        self.checkpoint_extra[CHOSEN] = choice
         self.notes.append(choice_note(choice))
 
     def stage_titles(self, validated: bool) -> list[str]:
@@ -237,7 +237,7 @@ def differing_settings(
 
 
 def checkpoints_alike(
-    folder: str | Path, config: FairConfig, fingerprint: str | None
+    folder: str | Path, config: FairConfig, fingerprint: str | None, whatever: Collection[str] = ()
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Checkpoints of a model that was trained, or is being trained, on the same data under the same settings.
 
@@ -245,6 +245,7 @@ def checkpoints_alike(
         folder: where to look.
         config: the model's configuration.
         fingerprint: digest of the data's splits.
+        whatever: keys that may differ.
 
     Yields:
         Path and content, newest first; files that cannot be read are passed over.
@@ -261,7 +262,7 @@ def checkpoints_alike(
             logger.debug("Not a checkpoint to use: %s", error)
             continue
         same = content["model"] == name and content["fingerprint"] == fingerprint
-        if same and not differing_settings(content["config"], wanted, config.model_class):
+        if same and not set(differing_settings(content["config"], wanted, config.model_class)).difference(whatever):
             yield path, content
 
 

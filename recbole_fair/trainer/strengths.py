@@ -25,6 +25,9 @@ from recbole_fair.trainer.trainer import FairTrainer
 
 logger = logging.getLogger(__name__)
 
+#: Under this name a checkpoint holds what was chosen.
+CHOSEN = "chosen_strengths"
+
 
 def wants_choice(config: FairConfig, model: PostHocModel) -> bool:
     """Whether strengths are to be chosen: ``strengths: auto``, and the user gave none of the model's."""

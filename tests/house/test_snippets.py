@@ -29,7 +29,10 @@ ELSEWHERE = {"own-parts.md": "tests/house/test_contributing.py", "export.md": "t
 #: Pages on which nothing is trained, and settings of training are refused.
 UNTRAINED = {"audit.md"}
 #: Parts that would take long: what they are, and what stands in for it.
-SHORTER = {"seeds=3": "seeds=1, spread='none'", "strongest=20": "strongest=2, permutations=9, map='none', synthetic_users=50"}
+SHORTER = {
+    "seeds=3": "seeds=1, spread='none'",
+    "strongest=20": "strongest=2, permutations=9, map='none', synthetic_users=50",
+}
 
 
 def write_data(folder: Path) -> None:

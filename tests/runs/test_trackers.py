@@ -170,7 +170,10 @@ def test_the_real_package_of_weights_and_biases_takes_them_offline(
         last, summary = found.trials[-1], dict(wandb.run.summary)
         assert summary["trial_step"] == last["trial"]
         assert summary["trial/ndcg@5"] == last["valid ndcg@5"]
-        assert (summary["setting/alpha_pop"], summary["setting/steer_sigma"]) == (last["alpha_pop"], last["steer_sigma"])
+        assert (summary["setting/alpha_pop"], summary["setting/steer_sigma"]) == (
+            last["alpha_pop"],
+            last["steer_sigma"],
+        )
     finally:
         wandb.finish()
     assert len(list(in_tmp.glob("wandb/offline-run-*/*.wandb"))) == 1

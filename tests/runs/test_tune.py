@@ -170,6 +170,28 @@ def test_scoring_time_keys_are_searched_on_one_model(given: dict, small_data: Pa
     assert [r["alpha_pop"] for r in more["trials"][:8]] == [r["alpha_pop"] for r in result["trials"]]
 
 
+@pytest.mark.parametrize("space", ["alpha_pop: {low: 0.0, high: 4.0}\n", "reranker_alpha: {low: 0.0, high: 2.0}\n"])
+def test_what_is_not_searched_is_the_same_when_a_search_goes_on(given: dict, small_data: Path, space: str):
+    """A run chooses strengths; a search of strengths leaves the others as they are, one of lists takes the choice."""
+    Path("space.yaml").write_text(space)
+    settings = {**STEERED, "data_path": str(small_data)}
+    if "reranker" in space:
+        settings["reranker"] = "IPR"
+    words = {"space": "space.yaml", "sampler": "random", "config_dict": settings}
+    whole = tune("PopSteerBPR", "small", trials=4, output="whole", **words)
+    tune("PopSteerBPR", "small", trials=2, output="parts", **words)
+    parts = tune("PopSteerBPR", "small", trials=4, output="parts", **words)
+    assert parts["resumed"] == 2
+    assert parts["trials"] == whole["trials"]
+    assert parts["chosen"] == whole["chosen"]
+    # Another search finds the fitted model, which is not fitted again.
+    words["config_dict"] = {**settings, "metrics": ["NDCG", "GiniIndex"]}
+    where = {"output": "other", "checkpoints": "whole/checkpoints"}
+    other = tune("PopSteerBPR", "small", trials=1, maximize=["GiniIndex@5"], **where, **words)
+    assert len(list(Path("whole/checkpoints").glob("PopSteerBPR-*.pth"))) == 1
+    assert other["trials"][0]["valid ndcg@5"] == whole["trials"][0]["valid ndcg@5"]
+
+
 def test_training_keys_and_a_run_of_what_was_chosen(given: dict):
     Path("model.hyper").write_text("embedding_size choice [4,8]\nlearning_rate loguniform -7,-4\n")
     del given["embedding_size"]
