@@ -10,8 +10,10 @@ import codecs
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +24,13 @@ from recbole_fair.config.contract import Settings
 from recbole_fair.data.reading.blocks import Block, Codes, Distinct, Floats, NumberError, WidthError, joined, numbers_of
 from recbole_fair.data.reading.quoted import QuoteError, records
 from recbole_fair.errors import FairError
+from recbole_fair.io.threads import in_threads, parts_for
 
 logger = logging.getLogger(__name__)
 
 TYPES = tuple(kind.value for kind in FeatureType)
 _BLOCK = 1 << 25  # bytes a block
+_MOST_BLOCKS = 4  # at a time
 _ROWS = 1 << 16  # rows that are collected before they are numbered, where there are quotes
 _UTF8 = ("utf-8", "ascii")
 _Strings = npt.NDArray[np.object_]
@@ -272,37 +276,65 @@ class _Spans:
 
 def _read_blocks(path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans) -> bool:
     """Read a file without quotes around cells; False, with nothing of use read, if there are some."""
-    separator = form.separator.encode()
-    line = 2
-    for data in _stretches(path, form):
-        if data.startswith(b'"') or b'\n"' in data or separator + b'"' in data:
-            for column in columns.values():
-                column.__init__()  # type: ignore[misc]
-            spans.__init__()  # type: ignore[misc]
-            return False
-        try:
-            block = Block(data, separator[0], width)
-        except WidthError as error:
-            raise _wrong_width(path, form, line + error.line, error.cells, width) from error
-        for name, column in columns.items():
-            if isinstance(column, _Cells):
-                column.add(*block.texts(places[name]))
-                continue
-            try:
-                column.add(block.numbers(places[name]))
-            except NumberError as error:
-                raise _no_number(path, name, line + block.line_of(error.row), error.text) from error
-        spans.add(len(block), _lines(line, block.lines))
-        line += block.n_lines
+    stretches = _stretches(path, form)
+    most = parts_for(_MOST_BLOCKS, 1)
+    while turn := list(islice(stretches, most)):
+        for found in in_threads([partial(_parsed, path, form, width, columns, places, *part) for part in turn]):
+            if isinstance(found, FairError):
+                raise found
+            if found is None:
+                for column in columns.values():
+                    column.__init__()  # type: ignore[misc]
+                spans.__init__()  # type: ignore[misc]
+                return False
+            rows, line_of, parts = found
+            for column, part in zip(columns.values(), parts, strict=True):
+                if isinstance(column, _Cells):
+                    column.add(*part)
+                else:
+                    column.add(part)
+            spans.add(rows, line_of)
     return True
+
+
+_Parsed = tuple[int, Callable[[int], int], list[Any]]
+
+
+def _parsed(
+    path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], line: int, data: bytes
+) -> _Parsed | FairError | None:
+    """Number of rows of a stretch, their lines, and what stands in each column; None if there are quotes.
+
+    An error is given back: what counts is the first in the order of the file.
+    """
+    separator = form.separator.encode()
+    if data.startswith(b'"') or b'\n"' in data or separator + b'"' in data:
+        return None
+    try:
+        block = Block(data, separator[0], width)
+    except WidthError as error:
+        return _wrong_width(path, form, line + error.line, error.cells, width)
+
+    def found(name: str) -> Any:
+        try:
+            return (block.texts if isinstance(columns[name], _Cells) else block.numbers)(places[name])
+        except NumberError as error:
+            raise _no_number(path, name, line + block.line_of(error.row), error.text) from error
+
+    works, most = [partial(found, name) for name in columns], parts_for(len(columns), 1)
+    try:
+        parts = [part for at in range(0, len(works), most) for part in in_threads(works[at : at + most])]
+    except FairError as error:
+        return error
+    return len(block), _lines(line, block.lines), parts
 
 
 def _lines(first: int, lines: npt.NDArray[np.intp] | None) -> Callable[[int], int]:
     return lambda row: first + (row if lines is None else int(lines[row]))
 
 
-def _stretches(path: Path, form: Form) -> Iterator[bytes]:
-    """The lines after the header in UTF-8, each ended by a newline, a block at a time."""
+def _stretches(path: Path, form: Form) -> Iterator[tuple[int, bytes]]:
+    """The lines after the header in UTF-8, each ended by a newline, a block at a time; before it its first line."""
     line, rest, header = 1, b"", True
     with _opened(path) as file:
         for data in _chunks(file, path, form):
@@ -312,14 +344,14 @@ def _stretches(path: Path, form: Form) -> Iterator[bytes]:
             if not data:
                 continue
             data = _checked(data, path, form, line)
-            line += data.count(b"\n")
+            first, line = line, line + data.count(b"\n")
             if header:
-                data, header = data.partition(b"\n")[2], False
-            yield data
+                data, header, first = data.partition(b"\n")[2], False, first + 1
+            yield first, data
     if rest:
         data = _checked(rest, path, form, line)
         data += b"" if data.endswith(b"\n") else b"\n"
-        yield data.partition(b"\n")[2] if header else data
+        yield (line + 1, data.partition(b"\n")[2]) if header else (line, data)
 
 
 def _chunks(file: IO[bytes], path: Path, form: Form) -> Iterator[bytes]:

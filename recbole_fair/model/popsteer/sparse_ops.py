@@ -35,26 +35,23 @@ def grouped_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Values and column indices, each ``[B, k]``. Which of several equal entries is taken at the boundary is
         left open.
     """
-    indices = _best_columns(values, k)
-    return values.gather(1, indices), indices
-
-
-def _best_columns(values: Tensor, k: int) -> Tensor:
-    """Columns ``[B, k]`` of the ``k`` largest entries of each row ``[B, N]``."""
     rows, columns = values.shape
-    size = _group_size(columns, k, values.device.type == "cpu")
+    size = _group_size(columns, k)
     if size == 1:
-        return _largest(values, k)
+        indices = _largest(values, k)
+        return values.gather(1, indices), indices
     groups = columns // size
     # Group g holds the columns g, g + groups, g + 2 * groups, ...: the maximum then runs along contiguous memory.
     best = _largest(values.view(rows, size, groups).amax(dim=1), k)
     offsets = torch.arange(size, device=values.device).view(1, size, 1) * groups
     candidates = (best.unsqueeze(1) + offsets).view(rows, size * k)
-    return candidates.gather(1, _best_columns(values.gather(1, candidates), k))
+    found = values.gather(1, candidates)
+    places = _largest(found, k)
+    return found.gather(1, places), candidates.gather(1, places)
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
-    """As :func:`_best_columns`, all columns of a row looked at together.
+    """Columns ``[B, k]`` of the ``k`` largest entries of each row ``[B, n]``.
 
     NumPy sorts short rows by vector instructions, several times as fast as ``torch.topk`` selects in them; what is not
     below the least that is wanted are then the wanted ones. Equal entries there, and NaN, make another number of them.
@@ -68,16 +65,12 @@ def _largest(values: Tensor, k: int) -> Tensor:
     return values.topk(k, dim=1, sorted=False).indices
 
 
-def _group_size(columns: int, k: int, sorts: bool) -> int:
-    """Power of two that divides ``columns`` and leaves few groups and few candidates; 1 when nothing is won.
-
-    Where groups are sorted there are four times as many as are kept, and their candidates are grouped again; elsewhere
-    groups and candidates are equally few.
-    """
+def _group_size(columns: int, k: int) -> int:
+    """Power of two that divides ``columns`` and keeps groups and candidates equally few; 1 when nothing is won."""
     size = 1
-    while columns % (2 * size) == 0 and 4 * k * size * (2 if sorts else size) <= columns:
+    while columns % (2 * size) == 0 and 4 * size * size * k <= columns:
         size *= 2
-    return size if sorts or size >= 4 else 1
+    return size if size >= 4 else 1
 
 
 def topk_linear(x: Tensor, weight: Tensor, bias: Tensor, k: int, absolute: bool = False) -> tuple[Tensor, Tensor]:
