@@ -105,15 +105,16 @@ class FairSequentialDataset(SequentialDataset):
         users = self.flat[self.uid_field].numpy()
         before = target - 1
         opens = (before == 0) | (users[np.maximum(before - 1, 0)] != users[target])
-        parts = [target, before[opens]]
+        chosen = np.zeros(len(users), dtype=bool)
+        chosen[target] = True
+        chosen[before[opens]] = True
         if self.is_train:
-            n = len(users)
-            row = np.arange(n)
-            alone = np.ones(n, dtype=bool)
-            alone[1:] &= users[1:] != users[:-1]
-            alone[:-1] &= users[1:] != users[:-1]
-            parts.append(row[alone])
-        return np.sort(np.concatenate(parts))
+            alone = np.ones(len(users), dtype=bool)
+            same = users[1:] == users[:-1]
+            alone[1:] &= ~same
+            alone[:-1] &= ~same
+            chosen |= alone
+        return np.flatnonzero(chosen)
 
     def original_rows(self) -> Columns:
         """Users, items and times of this split's interactions before augmentation."""
