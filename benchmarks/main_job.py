@@ -62,7 +62,8 @@ def main() -> None:
             for settings in args.settings:
                 found = fit(args, "PopSteerSASRec", seed, folder, settings)
                 every[json.dumps(settings)].append(found)
-                print(f"{seed} {settings}: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()), flush=True)
+                values = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
+                print(f"{seed} {settings}: {values}", flush=True)
     for name, fits in every.items():
         values = {key: [one[key] for one in fits] for key in fits[0]}
         spread = {key: statistics.stdev(some) if len(some) > 1 else 0.0 for key, some in values.items()}
