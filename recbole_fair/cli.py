@@ -103,7 +103,7 @@ class _DefaultToRun(click.Group):
             args = ["keys", args[1]]
         elif args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version"):
             args = ["run", *args]
-        launching.check_command(args[0] if args else None)
+        launching.begin_call(ctx, args)
         return super().parse_args(ctx, args)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
@@ -203,6 +203,7 @@ def sweep(
     settings go to OUTPUT.csv and .json, the figure to .png and .svg; an interrupted sweep goes on when called again.
     """
     config_dict = read_settings(settings)
+    launching.launch_if_asked(launching.words_of_call(), config_dict)
     path = found_checkpoint(path, config_dict)
     if output is None:
         named = [f"sweep-{Path(path).stem}", config_dict.get("reranker")]
@@ -300,6 +301,7 @@ def compare_command(
     """
     config_dict = read_settings(settings)
     files = file_names(config_files)
+    launching.launch_if_asked(launching.words_of_call(), config_dict, files)
     with interruptible(lambda: "finished cells are kept, the same command goes on"):
         from recbole_fair.quick_start import compare, compare_datasets
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from recbole_fair.commands import launching
 from recbole_fair.commands.checkpoints import found_checkpoint
 from recbole_fair.commands.interruptions import interruptible, report_failures
 from recbole_fair.commands.settings import file_names, names_in, once, read_settings
@@ -66,6 +67,7 @@ def frontier_command(
         path = None
     config_dict, files = read_settings(settings), file_names(config_files)
     _check(path, model, dataset, files, settings)
+    launching.launch_if_asked(launching.words_of_call(), config_dict, files)
     names = None if methods is None else names_in(methods)
     to_fit = names_in(fit or "")
     with interruptible(lambda: "what is measured is kept, the same command goes on"):

@@ -30,7 +30,8 @@ _PARENT = "RECBOLE_FAIR_PARENT"
 _FOR_THE_OTHERS = 5.0  # seconds that processes have to end by themselves once one has failed
 _TO_STOP = 20.0  # seconds that processes have to write what they must when they are interrupted
 _LOOK = 0.05
-_COMMANDS = ("run", "evaluate")  # what several processes can share
+_WORDS = "recbole_fair.words"
+_COMMANDS = ("run", "evaluate", "sweep", "frontier", "compare", "tune")  # what several processes can share
 
 
 def number_of_processes(settings: Mapping[str, Any], files: Sequence[str] = ()) -> int:
@@ -60,16 +61,28 @@ def _said_in(files: Sequence[str], key: str) -> Any:
     return found
 
 
-def check_command(name: str | None) -> None:
-    """Refuse, inside one process of several, a command that each of them would run as a whole.
+def begin_call(ctx: click.Context, words: Sequence[str]) -> None:
+    """Keep the words of a call for the processes that may share it.
+
+    Args:
+        ctx: of the group of commands.
+        words: the command first, if there is one.
 
     Raises:
-        FairError: for a command that several processes do not share.
+        FairError: inside one process of several, for a command that each of them would run as a whole.
     """
+    name = words[0] if words else None
     if _world() > 1 and name is not None and not name.startswith("-") and name not in _COMMANDS:
         raise FairError(
-            f"{name} runs in one process; torchrun and nproc are for {' and '.join(_COMMANDS)}: start it without."
+            f"{name} runs in one process; torchrun and nproc are for {', '.join(_COMMANDS)}: start it without."
         )
+    ctx.meta[_WORDS] = list(words)
+
+
+def words_of_call() -> list[str]:
+    """The words of the running call, its command first."""
+    words: list[str] = click.get_current_context().meta[_WORDS]
+    return words
 
 
 def _world() -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from recbole_fair.commands import launching
 from recbole_fair.commands.interruptions import interruptible
 from recbole_fair.commands.settings import file_names, once, read_settings
 
@@ -41,6 +42,7 @@ def tune_command(config_files: tuple[str, ...], settings: tuple[str, ...], **opt
     """
     config_dict = read_settings(settings)
     files = file_names(config_files)
+    launching.launch_if_asked(launching.words_of_call(), config_dict, files)
     with interruptible(lambda: "trials that have ended are kept, the same command goes on"):
         from recbole_fair.quick_start import tune
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from recbole_fair.io.processes import current
 
 _RECBOLE_COLLECTS = ("rec.meanrank", "rec.score", "data.label")
 _PARTS = 6  # of what is kept of a batch
+_KINDS = {str(dtype): dtype for dtype in (torch.bool, torch.int32, torch.long, torch.float, torch.double)}
 
 
 class _RecBolePart(Register):
@@ -41,23 +43,30 @@ class _RecBolePart(Register):
         return key in _RECBOLE_COLLECTS and bool(super().need(key))
 
 
-def of_all_processes(batches: list[Tensor]) -> list[Tensor]:
+def of_all_processes(columns: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Batches of all processes, of which each has every ``world``-th, in their order.
 
     Args:
-        batches: those of this process, ``[n, ...]`` with ``n`` of their own; maybe none.
+        columns: those of this process by what they hold, ``[n, ...]`` each with ``n`` of their own; maybe none.
     """
     processes = current()
-    lengths = processes.gather(torch.tensor([len(batch) for batch in batches], dtype=torch.long))
-    # Where there is any batch, the first process has the first one.
-    kind: tuple[str, list[int]] | None = (str(batches[0].dtype), list(batches[0].shape[1:])) if batches else None
-    kind = processes.of_first(kind)
-    if kind is None:
-        return []
-    dtypes = {str(dtype): dtype for dtype in (torch.bool, torch.int32, torch.long, torch.float, torch.double)}
-    mine = torch.cat(batches).cpu() if batches else torch.zeros([0, *kind[1]], dtype=dtypes[kind[0]])
-    split = [torch.split(values, sizes.tolist()) for values, sizes in zip(processes.gather(mine), lengths, strict=True)]
-    return [split[number % len(split)][number // len(split)] for number in range(sum(map(len, lengths)))]
+    own = [
+        [[len(batch) for batch in column], *((str(column[0].dtype), list(column[0].shape[1:])) if column else ())]
+        for column in columns
+    ]
+    told: list[list[Any]] = processes.gather_values(own)
+    found: list[list[Tensor]] = []
+    for number, column in enumerate(columns):
+        if len(told[0][number]) == 1:  # where there is any batch, the first process has the first one
+            found.append([])
+            continue
+        dtype, shape = _KINDS[told[0][number][1]], told[0][number][2]
+        sizes = [by_column[number][0] for by_column in told]
+        mine = torch.cat(list(column)).cpu() if column else torch.zeros([0, *shape], dtype=dtype)
+        received = processes.gather(mine, [sum(ours) for ours in sizes])
+        parts = [torch.split(values, ours) for values, ours in zip(received, sizes, strict=True)]
+        found.append([parts[n % len(parts)][n // len(parts)] for n in range(sum(map(len, parts)))])
+    return found
 
 
 def are_among(keys: Tensor, wanted: Tensor) -> Tensor:
@@ -243,18 +252,22 @@ class FairCollector(Collector):
     def _put_together(self) -> None:
         """Take the batches that the other processes have collected, in the order in which one process has them."""
         ends = [[0] * len(_RECBOLE_COLLECTS), *self._ends]
+        columns: list[list[Tensor]] = []
         for column, key in enumerate(_RECBOLE_COLLECTS):
             pieces: list[Tensor] = []
             if key in self.data_struct:
                 values = self.data_struct[key]
                 pieces = [values[low[column] : high[column]] for low, high in itertools.pairwise(ends)]
-            found = of_all_processes(pieces)
+            columns.append(pieces)
+        columns += [list(part) for part in zip(*self._batches, strict=True)] or [[] for _ in range(_PARTS)]
+        columns += [list(part) for part in zip(*self._candidates, strict=True)] or [[], []]
+        together = of_all_processes(columns)
+        for key, found in zip(_RECBOLE_COLLECTS, together, strict=False):
             if found:
                 self.data_struct[key] = torch.cat(found)
-        parts = [list(part) for part in zip(*self._batches, strict=True)] or [[] for _ in range(_PARTS)]
-        self._batches = list(zip(*map(of_all_processes, parts), strict=True))
-        candidates = [list(part) for part in zip(*self._candidates, strict=True)] or [[], []]
-        self._candidates = list(zip(*map(of_all_processes, candidates), strict=True))
+        first = len(_RECBOLE_COLLECTS)
+        self._batches = list(zip(*together[first : first + _PARTS], strict=True))
+        self._candidates = list(zip(*together[first + _PARTS :], strict=True))
         self._n_items = int(current().of_first(self._n_items))
 
     def get_data_struct(self, in_parts: bool = False) -> DataStruct:

@@ -10,6 +10,7 @@ All methods that exchange something have to be called by every process, in the s
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_fair.errors import FairError, PeerError
+from recbole_fair.io.shared_memory import SharedMemory, shared_memory
 
 T = TypeVar("T")
 
 #: Seconds after which a process that does not answer is given up, unless ``process_timeout`` says otherwise.
 TIMEOUT = 1800
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE = timedelta(days=365)
 _BUCKET = 1 << 24  # numbers that are added up in one message
 
 
@@ -79,12 +82,15 @@ class Processes:
         world: how many there are.
         share: part of the running batch's targets that this process holds; 1 while it holds the whole batch.
         shared: whether the running batch is shared among the processes.
+        memory: what processes on one machine exchange numbers by; None: sockets, or GPUs.
     """
 
     def __init__(self, place: Place, device: torch.device | None = None) -> None:
         self.rank, self.world = place.rank, place.world
         self.device = device or torch.device("cpu")
         self.share, self.shared = 1.0, False
+        self.memory: SharedMemory | None = None
+        self._patient: Any = None
 
     @property
     def several(self) -> bool:
@@ -106,7 +112,9 @@ class Processes:
         """
         if self.several:
             with _answers():
-                if values.device == self.device or self.device.type == "cpu":
+                if self.memory is not None and values.device.type == "cpu":
+                    self._add_in(self.memory, values)
+                elif values.device == self.device or self.device.type == "cpu":
                     dist.all_reduce(values)
                 else:
                     moved = values.to(self.device)
@@ -114,21 +122,34 @@ class Processes:
                     values.copy_(moved)
         return values
 
+    @staticmethod
+    def _add_in(memory: SharedMemory, values: Tensor) -> None:
+        flat = values.detach().contiguous().view(-1)
+        for piece, parts in memory.exchange(flat):
+            total = torch.add(parts[0], parts[1])
+            for part in parts[2:]:
+                total += part
+            flat[piece] = total
+        if flat.data_ptr() != values.data_ptr():
+            values.detach().copy_(flat.view_as(values))
+
     def any(self, flag: bool) -> bool:
         """Whether it holds for any process."""
         return bool(self.add(torch.tensor(int(flag), dtype=torch.long)) > 0) if self.several else flag
 
-    def gather(self, values: Tensor) -> list[Tensor]:
+    def gather(self, values: Tensor, sizes: list[int] | None = None) -> list[Tensor]:
         """What each process has, by rank.
 
         Args:
             values: ``[n, ...]``; ``n`` may differ from process to process, and be 0.
+            sizes: ``n`` of each process, where that is known.
         """
         if not self.several:
             return [values]
-        lengths = torch.zeros(self.world, dtype=torch.long)
-        lengths[self.rank] = len(values)
-        sizes = self.add(lengths).tolist()
+        if sizes is None:
+            lengths = torch.zeros(self.world, dtype=torch.long)
+            lengths[self.rank] = len(values)
+            sizes = self.add(lengths).tolist()
         kind = values.to(self.device)
         as_bytes = kind.dtype == torch.bool
         kind = kind.to(torch.uint8) if as_bytes else kind
@@ -136,9 +157,21 @@ class Processes:
         mine[: len(values)] = kind
         found = [torch.empty_like(mine) for _ in sizes]
         with _answers():
-            dist.all_gather(found, mine.contiguous())
+            if self.memory is not None and mine.device.type == "cpu":
+                for piece, places in self.memory.exchange(mine.view(-1)):
+                    for one, place in zip(found, places, strict=True):
+                        one.view(-1)[piece] = place
+            else:
+                dist.all_gather(found, mine.contiguous())
         parts = [part[:size].to(values.device) for part, size in zip(found, sizes, strict=True)]
         return [part.bool() for part in parts] if as_bytes else parts
+
+    def gather_values(self, value: T) -> list[T]:
+        """The value of each process, by rank; plain values as in :meth:`of_first`."""
+        if not self.several:
+            return [value]
+        found = self.gather(torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8))
+        return [json.loads(part.numpy().tobytes()) for part in found]
 
     # -- values of the first process -----------------------------------------------------------------------------
 
@@ -190,6 +223,31 @@ class Processes:
         if self.rank == 0:
             self.wait()
 
+    # -- work that is shared out ---------------------------------------------------------------------------------
+
+    def takes(self, name: str) -> bool:
+        """Whether this process is the first to ask for a piece of work; the others need not be listening.
+
+        Args:
+            name: of the piece, one for the whole run.
+        """
+        if not self.several:
+            return True
+        with _answers():
+            return _store().add(f"recbole_fair/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}", 1) == 1
+
+    @contextmanager
+    def all_at_work(self) -> Iterator[None]:
+        """Each process does the block in its own time; who is done waits for the others as long as they live."""
+        # Work takes as long as it takes: the time limit of what is exchanged in step does not hold here.
+        if self.several and self._patient is None:
+            with _answers():
+                self._patient = dist.new_group(timeout=_PATIENCE, backend="gloo")
+        yield
+        if self.several:
+            with _answers():
+                dist.all_reduce(torch.zeros(1), group=self._patient)
+
     # -- batches that are shared ---------------------------------------------------------------------------------
 
     @contextmanager
@@ -226,11 +284,32 @@ class _Added(torch.autograd.Function):
 
 
 _current = Processes(Place())
+_is_apart = False
 
 
 def current() -> Processes:
     """The processes of this run: those joined, or this one alone."""
     return _current
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside the block this process is alone: it trains, measures and writes without the others, which do likewise."""
+    global _current, _is_apart
+    before = _current, _is_apart
+    _current, _is_apart = Processes(Place()), True
+    try:
+        yield
+    finally:
+        _current, _is_apart = before
+
+
+@functools.cache
+def _store() -> Any:
+    """The store by which the processes have found each other, once more, for what they ask of it themselves."""
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
+    )
 
 
 def join(use_gpu: bool = False, timeout: float = TIMEOUT) -> Processes:
@@ -245,7 +324,7 @@ def join(use_gpu: bool = False, timeout: float = TIMEOUT) -> Processes:
     """
     global _current
     where = place()
-    if where.world == 1 or _current.several:
+    if where.world == 1 or _current.several or _is_apart:
         return _current
     if not dist.is_available():
         raise FairError("This PyTorch was built without torch.distributed: run one process.")
@@ -262,7 +341,10 @@ def join(use_gpu: bool = False, timeout: float = TIMEOUT) -> Processes:
                 f"{os.environ['MASTER_PORT']} ({_first_line(error)})."
             ) from error
         atexit.register(leave)
-    _current = Processes(where, device)
+    joined = Processes(where, device)
+    if not use_gpu:
+        joined.memory = shared_memory(where.rank, where.world, timeout, joined.gather_values)
+    _current = joined
     return _current
 
 
@@ -270,6 +352,7 @@ def leave() -> None:
     """Part from the others; this process is alone again."""
     global _current
     _current = Processes(Place())
+    _store.cache_clear()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

@@ -17,7 +17,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _running = threading.RLock()
-_SHARED = ("run_recbole_fair", "evaluate_checkpoint")  # what several processes can do together
+_SHARED = (  # what several processes can do together
+    "run_recbole_fair",
+    "evaluate_checkpoint",
+    "sweep_checkpoint",
+    "frontier_datasets",
+    "trained_checkpoints",
+    "compare",
+    "compare_datasets",
+)
 
 
 def together(config: Settings) -> None:

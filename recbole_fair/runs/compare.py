@@ -26,6 +26,8 @@ from recbole_fair.analysis.systems import (
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.mask import Mask
+from recbole_fair.config.registry import get_model
+from recbole_fair.config.traits import Traits
 from recbole_fair.data.contract import DataSet
 from recbole_fair.errors import FairError
 from recbole_fair.evaluator.csv_files import write_table
@@ -33,6 +35,7 @@ from recbole_fair.evaluator.options import MetricOptions
 from recbole_fair.io.bars import bars_shown
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.io.locks import locked
+from recbole_fair.io.processes import apart, current
 from recbole_fair.report.comparison import latex, markdown, text
 from recbole_fair.report.documents import ComparisonDocument, rows_of, write_document
 from recbole_fair.rerank.settings import CANDIDATES, make_reranker
@@ -42,10 +45,11 @@ from recbole_fair.runs.audited import digest_of_lists, reference_of_config
 from recbole_fair.runs.cells import cell_of, load_cell, save_cell
 from recbole_fair.runs.journal import digest_of
 from recbole_fair.runs.loading import load_trainer, new_trainer
-from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.logs import begin_together, show_table
 from recbole_fair.runs.outputs import claim, numbered, versions, write_each, write_lines
 from recbole_fair.runs.plan import Plan, cell_key, make_plan
 from recbole_fair.runs.reranking import changed_struct, check_reranker, list_notes
+from recbole_fair.runs.shares import shared_out
 from recbole_fair.runs.takeup import taken_up
 from recbole_fair.runs.tuned import Tuning, tune_systems
 from recbole_fair.trainer.trainer import FairTrainerMixin
@@ -106,7 +110,7 @@ def compare(
     reference = _reference(reference, plan.names())
     folder = Path(output) if output is not None else Path("results", f"compare-{plan.dataset}")
     config = plan.config(plan.models[0], None, plan.seeds[0], folder / "checkpoints")
-    begin_log(config)
+    begin_together(config)
     tuned = [] if tuning is None else tune_systems(plan, tuning, folder)
     run = _Run(plan, folder)
     run.measure_all()
@@ -179,7 +183,9 @@ def _too_few(permutations: int, tests: pd.DataFrame) -> list[str]:
 
 
 def _written(result: ComparisonDocument, folder: Path, cells: Sequence[Cell], decimals: int) -> ComparisonDocument:
-    """Write the document and the tables under names that no other comparison has."""
+    """Write the document and the tables under names that no other comparison has; the first process does."""
+    if not current().writes:
+        return result
     names = ("comparison.json", "comparison.md", "comparison.tex", "systems.csv", "tests.csv", "cells.csv")
     files = numbered(folder, names)
     document, of_text, of_latex, systems, tests, all_cells = files(claim(files, str(result.key)))
@@ -205,6 +211,7 @@ class _Run:
         self.failed: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.reused = 0
+        self._several = current().several
         self._held_out: dict[int, tuple[str, str]] = {}
 
     def in_order(self) -> list[Cell]:
@@ -220,18 +227,62 @@ class _Run:
         return [*of_models, *(f"{name} {digest_of_lists(path)}" for name, path in self.plan.lists.items())]
 
     def measure_all(self) -> None:
-        """Go through seeds and models; what fails is noted, and the others go on."""
+        """Go through seeds and models; what fails is noted, and the others go on.
+
+        Several processes share out what stands on one base under one seed, and find each other's cells on the disk.
+        """
         for note in self.plan.notes:
             logger.info(note)
+        units = [(seed, models) for seed in self.plan.seeds for models in self._together()]
+        there = [[self._read(model, seed) for model in models] for seed, models in units]
+        missing = current().of_first([index for index, lists in enumerate(there) if any(lists)])
+        reused = self.reused
+        current().wait()  # nobody begins before all have seen what is there
+        failed = shared_out([[index] for index in missing], lambda index: self._measure_unit(*units[index]))
+        if self._several:
+            self._take_all([row for index in missing for row in failed[index]])
+            self.reused = reused
+        if self.plan.lists:
+            with apart():
+                for seed in self.plan.seeds:
+                    self._measure_lists(seed)
+
+    def _together(self) -> list[list[str]]:
+        """Models that one process measures one after the other, in order of training: several share a base."""
+        found: dict[str, list[str]] = {}
+        for model in self.plan.in_order_of_training():
+            found.setdefault(_base_of(model) if self._several else model, []).append(model)
+        return list(found.values())
+
+    def _measure_unit(self, seed: int, models: Sequence[str]) -> list[dict[str, Any]]:
+        """Measure models under one seed; returns what has failed."""
+        before = len(self.failed)
+        if self._several:
+            self._held_out.clear()  # other processes may be before this one: all is compared in the end
+        for model in models:
+            if not self._read(model, seed):
+                continue
+            # Another comparison in this folder may be training what is needed here, and would be taken up half-way.
+            folder = self._checkpoints(seed)
+            with locked(folder / f".lock-{system_file(_base_of(model), None)}", str(folder)):
+                self._measure_missing(model, seed)
+        return self.failed[before:]
+
+    def _take_all(self, failed: list[dict[str, Any]]) -> None:
+        """Take the cells of all processes, in the order of one."""
+        self.failed = failed
+        self.cells.clear()
+        self._held_out.clear()
+        known = {(row["system"], row["seed"]) for row in failed}
         for seed in self.plan.seeds:
             for model in self.plan.in_order_of_training():
-                if not self._read(model, seed):
-                    continue
-                # Another comparison in this folder may be training what is needed here, and would be taken up half-way.
-                with locked(self._checkpoints(seed) / ".lock", f"{self._checkpoints(seed)}"):
-                    self._measure_missing(model, seed)
-            if self.plan.lists:
-                self._measure_lists(seed)
+                for reranker in self._read(model, seed):
+                    name = system_name(model, reranker)
+                    if (name, seed) not in known | {(row["system"], row["seed"]) for row in self.failed}:
+                        raise FairError(
+                            f"What another process has measured of {name} is not in {self.folder}: give --output a "
+                            "folder that all processes share."
+                        )
 
     def _measure_lists(self, seed: int) -> None:
         """Measure the systems that have only lists, on the test part that the first model has."""
@@ -277,8 +328,11 @@ class _Run:
             if cell is None:
                 missing.append(reranker)
                 continue
+            first, who = self._held_out.setdefault(seed, (cell.facts["held_out"], model))
+            if cell.facts["held_out"] != first:
+                self._fail(model, [reranker], seed, _other_users(model, who))
+                continue
             self.cells[model, reranker, seed] = cell
-            self._held_out.setdefault(seed, (cell.facts["held_out"], cell.system))
             self.reused += 1
         return missing
 
@@ -287,6 +341,8 @@ class _Run:
             if (model, reranker, seed) in self.cells:
                 continue
             name = system_name(model, reranker)
+            if any((row["system"], row["seed"]) == (name, seed) for row in self.failed):
+                continue
             self.failed.append({"system": name, "seed": seed, "error": reason})
             logger.error("%s, seed %d has no result: %s", name, seed, reason)
 
@@ -306,10 +362,7 @@ class _Run:
             held_out = _held_out(struct, test._dataset)
             first, who = self._held_out.setdefault(seed, (held_out, model))
             if held_out != first:
-                raise FairError(
-                    f"{model} is tested on other users or other held-out items than {who}: set eval_args, and the same "
-                    "filters for all models."
-                )
+                raise FairError(_other_users(model, who))
             facts |= {"held_out": held_out, "seconds": time.perf_counter() - start}
             for reranker in missing:
                 try:
@@ -368,6 +421,18 @@ class _Run:
             "base": trainer.checkpoint_extra.get("base"),
         }
         return trainer, loaders, facts
+
+
+def _base_of(model: str) -> str:
+    """The model that is trained: the base of a post-hoc model, else the model itself."""
+    return Traits.of(get_model(model)).base_model_name or model
+
+
+def _other_users(model: str, than: str) -> str:
+    return (
+        f"{model} is tested on other users or other held-out items than {than}: set eval_args, and the same filters "
+        "for all models."
+    )
 
 
 def _held_out(struct: DataStruct, dataset: DataSet) -> str:

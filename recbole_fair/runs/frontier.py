@@ -21,6 +21,7 @@ from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.latest import named_checkpoint
+from recbole_fair.io.processes import apart, current
 from recbole_fair.report.documents import write_document
 from recbole_fair.report.frontier import frontier_figure, frontier_lines
 from recbole_fair.report.frontier_document import FrontierDocument
@@ -36,7 +37,7 @@ from recbole_fair.runs.frontier_methods import (
     steps_of,
 )
 from recbole_fair.runs.frontier_winners import save_winner, winner_rows
-from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
+from recbole_fair.runs.journal import Journal, digest_of, file_digest, journal_of_each, settings_of_numbers
 from recbole_fair.runs.loading import (
     FILE_KEYS,
     both_splits,
@@ -46,10 +47,10 @@ from recbole_fair.runs.loading import (
     new_trainer,
     refuse,
 )
-from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.logs import begin_together, show_table
 from recbole_fair.runs.outputs import beside, claim, named, study_files, versions, write_each
+from recbole_fair.runs.shares import shared_out
 from recbole_fair.runs.sweep import metric_name, with_metrics
-from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def frontier_checkpoint(
     given = dict(config_dict or {})
     of_fit = {key: given.pop(key) for key in list(given) if fit and key in method_keys()}
     config, changes = _config(content, given, [*x, y])
-    begin_log(config)
+    begin_together(config)
     trainer, loaders = load_trainer(config, content, model_file)
     splits = both_splits(loaders, "A frontier")
     files = _fitted_files(model_file, content, fitted, fit, {**config.user_settings, **of_fit})
@@ -111,7 +112,7 @@ def frontier_checkpoint(
         digests = [file_digest(file) for file in (model_file, *files.values())]
         depends_on = {"checkpoints": digests, "settings": settings_of_numbers(plain_config(config))}
         about = {**depends_on, "version": versions()}
-        journal = None if output is None else Journal(f"{output}.partial.jsonl", about)
+        journal = None if output is None else journal_of_each(f"{output}.partial.jsonl", about)
         points, resumed = _measure_all(bench, tries, journal, bool(config["show_progress"]))
         rows, chosen = winner_rows(bench, points, base, x, y, budgets, int(config["bootstrap"] or 200))
         result = FrontierDocument(
@@ -131,15 +132,19 @@ def frontier_checkpoint(
             **named(config),
         )
         show_table(frontier_lines(result, int(config["metric_decimal_place"] or 4)))
-        if save is not None:
-            save_winner(save, model_file, content, bench, chosen.get((x[0], budgets[0])), result)
-    if output is None or journal is None:
-        return result
-    return _written(result, output, journal, tries)
+        if save is not None and current().writes:
+            with apart():
+                save_winner(save, model_file, content, bench, chosen.get((x[0], budgets[0])), result)
+    return result if journal is None else _written(result, str(output), journal, tries)
 
 
 def _written(result: FrontierDocument, output: str | Path, journal: Journal, tries: Sequence[Try]) -> FrontierDocument:
     """Write document, table and figure under a free name; the journal goes once all of them stand."""
+    if not current().writes:
+        journal.close()
+    current().wait()
+    if not current().writes:
+        return result
     stem = beside(output, claim(lambda number: study_files(output, number), str(result.key)))
     table = pd.json_normalize(list(result["settings"]))
     writers: dict[str, Callable[[], object]] = {
@@ -196,7 +201,8 @@ def _fitted_files(
     settings: Mapping[str, Any],
 ) -> dict[str, Path]:
     """Checkpoints fitted on the base, by the names of their models."""
-    files = fitted_beside(model_file, content)
+    beside = current().made_by_first(lambda: {k: str(v) for k, v in fitted_beside(model_file, content).items()})
+    files = {name: Path(path) for name, path in beside.items()}
     for path in (named_checkpoint(file, settings) for file in fitted):
         files[str(load_checkpoint(path)["model"])] = Path(path)
     for name in fit:
@@ -252,18 +258,22 @@ def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list
 
 def _measure_all(bench: Bench, tries: Sequence[Try], journal: Journal | None, show: bool) -> tuple[list[Point], int]:
     """All points in their order, and how many of them an earlier call had measured."""
-    points, resumed = [], 0
-    for one in progress(tries, len(tries), "Frontier", show):
-        name = {"method": one.method, **one.setting}
-        found = None if journal is None else journal.get(name)
-        if found is None:
-            found = bench.measure(one)
-            if journal is not None:
-                journal.add(name, found)
-        else:
-            resumed += 1
+    names = [{"method": one.method, **one.setting} for one in tries]
+    known: list[Any] = current().of_first([None if journal is None else journal.get(name) for name in names])
+    missing = [[index] for index, one in enumerate(known) if one is None]
+
+    def measured(index: int) -> dict[str, dict[str, float]]:
+        found = bench.measure(tries[index])
+        if journal is not None:
+            journal.add(names[index], found)
+        return found
+
+    now = shared_out(missing, measured, "Frontier", show)
+    points = []
+    for index, one in enumerate(tries):
+        found = now[index] if known[index] is None else known[index]
         points.append(Point(one.method, one.setting, found["valid"], found["test"]))
-    return points, resumed
+    return points, len(tries) - len(missing)
 
 
 def _rows(points: Sequence[Point], x: Sequence[str], y: str) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from recbole_fair.config.catalogue import scope_of
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file, numbered
 from recbole_fair.io.locks import try_lock
+from recbole_fair.io.processes import current
 
 
 def digest_of(value: Any) -> str:
@@ -41,25 +43,35 @@ class Journal:
 
     The first line says what all results depend on besides the setting. A file that says something else, or that another
     process is writing, is left alone: the next of ``path``, ``path-2``, ... is taken. A last line that a kill cut short
-    is passed over.
+    is passed over. What several processes have left in files of their own, one goes on from, and the other way round.
 
     Args:
         path: the file to begin with.
         key: what the results depend on, as plain values.
+        beside: whether to know what is in the other files of this key that nobody is writing.
 
     Attributes:
         path: the file.
         found: number of results that were there already.
     """
 
-    def __init__(self, path: str | Path, key: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, key: Mapping[str, Any], beside: bool = True) -> None:
         self._header = {"journal": digest_of(key)}
         self._known: dict[str, Any] = {}
+        self._first = path
         try:
             self.path, self._file = next(opened for name in numbered(path) if (opened := self._opened(name)))
+            for _, file in self._beside() if beside else ():
+                file.close()
         except OSError as error:
             raise FairError(f"Cannot write {path}: {error.strerror or error}.") from error
         self.found = len(self._known)
+
+    def _beside(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """The other journals of this key that nobody is writing, locked and read."""
+        for name in itertools.takewhile(os.path.lexists, numbered(self._first)):
+            if name != self.path and (opened := self._opened(name)):
+                yield opened
 
     def _opened(self, path: Path) -> tuple[Path, IO[bytes]] | None:
         """A journal of this key, locked and read; None if it is of another key or in use."""
@@ -114,6 +126,9 @@ class Journal:
 
     def finish(self, settings: Iterable[Mapping[str, Any]]) -> None:
         """Forget the results of a finished study; the file stays while those of another, interrupted one are in it."""
+        for path, other in self._beside():
+            path.unlink()
+            other.close()
         done = {_name(setting) for setting in settings}
         left = {name: result for name, result in self._known.items() if name not in done}
         if set(left) <= {_name({})}:
@@ -123,6 +138,12 @@ class Journal:
             with atomic_file(self.path, mode="w", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
         self.close()
+
+
+def journal_of_each(path: str | Path, key: Mapping[str, Any]) -> Journal:
+    """A journal for each process; the first one's knows what others have left."""
+    with current().first_before_others():
+        return Journal(path, key, beside=current().writes)
 
 
 def _append(file: IO[bytes], entry: Any) -> None:

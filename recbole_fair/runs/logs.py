@@ -19,6 +19,7 @@ from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.io.processes import current
 from recbole_fair.io.text import visible, without_colours
 from recbole_fair.io.verbosity import FOR_THE_FILE, PLACE, Verbosity, verbosity
+from recbole_fair.runs.alone import together
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,12 @@ def begin_log(config: FairConfig) -> None:
         root.addHandler(_LogFile(_log_path(config), level))
     except OSError as error:
         logger.warning("This run has no log file: %s.", error)
+
+
+def begin_together(config: FairConfig) -> None:
+    """Join the other processes, if the environment names some, and begin the log, which the first one writes."""
+    together(config)
+    begin_log(config)
 
 
 def _log_path(config: FairConfig) -> Path:

@@ -17,6 +17,7 @@ from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.kinds import shown
 from recbole_fair.config.layers import files_of, find_config_file, parse_value, properties_dir, read_yaml, tidy
 from recbole_fair.config.mask import Mask
+from recbole_fair.config.recbole_keys import PROCESS_KEYS
 from recbole_fair.config.registry import get_model, get_reranker
 from recbole_fair.config.traits import Traits
 from recbole_fair.errors import FairError
@@ -162,6 +163,8 @@ def make_plan(
     for key, value in (config_dict or {}).items():
         settings[key] = parse_value(key, value) if isinstance(value, str) else tidy(value)
     _refuse(settings)
+    for key in PROCESS_KEYS:  # numbers do not depend on how many processes there are
+        settings.pop(key, None)
     dataset = dataset or settings.get("dataset")
     for key in ("model", "dataset", "reranker"):
         settings.pop(key, None)

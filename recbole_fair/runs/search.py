@@ -285,7 +285,9 @@ def run_search(
     """Run trials until so many have ended, those of other processes and of earlier calls among them.
 
     A trial draws from a sampler that is seeded by the search's seed and by how many trials have ended, so that a search
-    that was killed and called again gives the trials of one that was not (as long as one process runs it).
+    that was killed and called again gives the trials of one that was not (as long as one process runs it). By
+    ``random``, which looks at no other trial, it is seeded by the trial's place: any number of processes gives the
+    trials of one.
 
     Args:
         search: the search.
@@ -314,6 +316,8 @@ def run_search(
             trial.set_user_attr(_REASON, _INTERRUPTED)
             search.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             break
+        if sampler == "random":
+            search.study.sampler = make_sampler(sampler, (seed * 100_003 + _begun(search.study, trial.number)) % 2**31)
         settings = {key: dimension.suggest(trial, key) for key, dimension in search.space.items()}
         trial.set_user_attr(_SETTINGS, settings)
         _measure(search, trials, trial, settings, _reporter(trial) if prunes else None)

@@ -16,10 +16,11 @@ from recbole_fair.analysis.pareto import cost
 from recbole_fair.analysis.ranks import limits, ranking
 from recbole_fair.analysis.systems import ALL_PAIRS, differs
 from recbole_fair.config.keys import did_you_mean
-from recbole_fair.errors import FairError
+from recbole_fair.errors import FairError, PeerError
 from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.latest import named_checkpoint
+from recbole_fair.io.processes import current
 from recbole_fair.report.documents import ComparisonDocument, Row, write_document
 from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.report.study import ranks_figure, study_latex, study_lines, study_markdown
@@ -95,8 +96,7 @@ def compare_datasets(
                 config_dict=config_dict, **options,
             )  # fmt: skip
         except FairError as error:
-            logger.error("%s has no result: %s", name, error)
-            failed.append({"dataset": name, "system": "all systems", "error": str(error)})
+            failed.append(_without_result(name, error))
     _check_results(found, failed)
     rows = [row for name, result in found.items() for row in _rows_of_comparison(name, result)]
     failed += [
@@ -182,6 +182,14 @@ def frontier_datasets(
         **_ranked(rows, list(found)),
     )
     return _written(study, folder, [result.failed_files for result in results])
+
+
+def _without_result(name: str, error: FairError) -> Row:
+    """What stands for a data set that failed; where other processes wait for this one, it ends them all."""
+    if isinstance(error, PeerError):
+        raise error
+    logger.error("%s has no result: %s", name, error)
+    return {"dataset": name, "system": "all systems", "error": str(error)}
 
 
 def _several(datasets: Sequence[str]) -> list[str]:
@@ -276,7 +284,9 @@ def _ranked(rows: Sequence[Mapping[str, Any]], datasets: Sequence[str]) -> dict[
 
 
 def _written(study: StudyDocument, folder: Path, earlier: Sequence[Mapping[str, str] | None]) -> StudyDocument:
-    """Write document, tables and figure under names that no other study has."""
+    """Write document, tables and figure under names that no other study has; the first process does."""
+    if not current().writes:
+        return study
     names = ("study.json", "study.md", "study.tex", "study.csv", "ranks.png", "ranks.svg")
     files = numbered(folder, names)
     document, of_text, of_latex, table, picture, _ = files(claim(files, str(study.key)))

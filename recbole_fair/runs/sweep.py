@@ -25,18 +25,19 @@ from recbole_fair.io.atomic import check_places
 from recbole_fair.io.checkpoint import plain_config
 from recbole_fair.io.imported import open_checkpoint
 from recbole_fair.io.latest import named_checkpoint
+from recbole_fair.io.processes import apart, current
 from recbole_fair.report.documents import SweepDocument, write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.summary import sweep_lines
 from recbole_fair.report.tradeoff import tradeoff_figure
 from recbole_fair.runs.alone import alone
-from recbole_fair.runs.journal import Journal, digest_of, file_digest, settings_of_numbers
+from recbole_fair.runs.journal import Journal, digest_of, file_digest, journal_of_each, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, both_splits, check_changes, config_of, load_trainer, refuse
-from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.logs import begin_together, show_table
 from recbole_fair.runs.outputs import beside, claim, data_stamps, files_read, named, study_files, versions, write_each
 from recbole_fair.runs.served import save_served
+from recbole_fair.runs.shares import shared_out
 from recbole_fair.runs.sweeper import Sweeper, check_keys, sweep_table
-from recbole_fair.trainer.scorer import progress
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def sweep_checkpoint(
     config = _config(content, config_dict or {}, values, wanted)
     if save_chosen is not None:
         check_places({"save_chosen": save_chosen}, files_read(config, model_file))
-    begin_log(config)
+    begin_together(config)
     trainer, loaders = load_trainer(config, content, model_file)
     splits = both_splits(loaders, "A sweep")
     journal = None
@@ -95,7 +96,7 @@ def sweep_checkpoint(
         sweeper = stack.enter_context(Sweeper(trainer, splits, config["reranker"]))
         sweeper.check(settings)
         if output is not None:
-            journal = Journal(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
+            journal = journal_of_each(f"{output}.partial.jsonl", {**depends_on, "version": versions()})
             stack.callback(journal.close)
         base = _base(sweeper, journal)
         for name in (x, y):
@@ -118,7 +119,8 @@ def sweep_checkpoint(
         **named(config),
     )
     show_table(sweep_lines(result, int(config["metric_decimal_place"] or 4)))
-    if output is not None and journal is not None:
+    current().wait()  # until the others have let go of their journals
+    if output is not None and journal is not None and current().writes:
         result = _written(result, output, journal, settings)
     return result if save_chosen is None else _saved(result, model_file, save_chosen, config_dict or {})
 
@@ -127,12 +129,15 @@ def _saved(
     result: SweepDocument, model_file: str | Path, target: str | Path, changes: Mapping[str, Any]
 ) -> SweepDocument:
     """Write the checkpoint of the setting that was chosen; where none was, that is what failed."""
+    if not current().writes:
+        return result
     failed = dict(result.failed_files or {})
     if result.chosen is None:
         failed[f"save_chosen={target}"] = "no setting keeps the bounds"
     else:
         setting = {key: result.chosen[key] for key in result.grid}
-        save_served(model_file, target, {**changes, **setting})
+        with apart():
+            save_served(model_file, target, {**changes, **setting})
         logger.info("Written: %s, with %s", target, setting_text(setting))
     return replace(result, failed_files=failed) if failed else result
 
@@ -187,10 +192,10 @@ def _written(result: SweepDocument, output: str | Path, journal: Journal, settin
 
 
 def _base(sweeper: Sweeper, journal: Journal | None) -> dict[str, dict[str, float]]:
-    base = None if journal is None else journal.get({})
+    base = current().of_first(None if journal is None else journal.get({}))
     if base is None:
         base = sweeper.base()
-        if journal is not None:
+        if journal is not None and current().writes:
             journal.add({}, base)
     known: dict[str, dict[str, float]] = base
     return known
@@ -200,18 +205,21 @@ def _measure_all(
     sweeper: Sweeper, settings: Sequence[Setting], journal: Journal | None, show: bool
 ) -> tuple[list[dict[str, Any]], list[float]]:
     """All settings in their order, and the seconds of those that were measured now."""
-    found: list[Any] = [None if journal is None else journal.get(setting) for setting in settings]
-    missing = [index for index in sweeper.order(settings) if found[index] is None]
-    if len(missing) < len(settings):
-        logger.info("Going on: %d of %d settings are there already.", len(settings) - len(missing), len(settings))
-    seconds = []
-    for index in progress(missing, len(missing), "Sweep", show):
+    found: list[Any] = current().of_first([None if journal is None else journal.get(setting) for setting in settings])
+    pieces = sweeper.pieces(settings, [index for index, one in enumerate(found) if one is None])
+    missing = sum(map(len, pieces))
+    if missing < len(settings):
+        logger.info("Going on: %d of %d settings are there already.", len(settings) - missing, len(settings))
+
+    def measured(index: int) -> tuple[dict[str, dict[str, float]], float]:
         start = time.perf_counter()
-        found[index] = sweeper.measure(settings[index])
-        seconds.append(time.perf_counter() - start)
+        result = sweeper.measure(settings[index])
         if journal is not None:
-            journal.add(settings[index], found[index])
-    return found, seconds
+            journal.add(settings[index], result)
+        return result, time.perf_counter() - start
+
+    now = shared_out(pieces, measured, "Sweep", show)
+    return [now[index][0] if one is None else one for index, one in enumerate(found)], [one[1] for one in now.values()]
 
 
 def _choice(

@@ -16,6 +16,7 @@ from recbole_fair.config.contract import Settings
 from recbole_fair.config.keys import did_you_mean
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.contract import FairModel, SplitScoring, remembered_users
 from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
 from recbole_fair.rerank.base import ReRanker
@@ -142,13 +143,23 @@ class Sweeper:
             found[split] = dict(self.trainer.evaluator.evaluate(changed))
         return found
 
-    def order(self, settings: Sequence[Setting]) -> list[int]:
-        """Indices of settings in an order in which candidates are collected once for each setting of the model."""
-        first: dict[str, int] = {}
-        keys = [repr(self._parts(setting)[0]) for setting in settings]
-        for index, key in enumerate(keys):
-            first.setdefault(key, index)
-        return sorted(range(len(settings)), key=lambda i: (first[keys[i]], i)) if self.reranker else [*range(len(keys))]
+    def pieces(self, settings: Sequence[Setting], missing: Sequence[int]) -> list[list[int]]:
+        """Settings to measure, as pieces of work for whoever is free.
+
+        With a re-ranker those of one setting of the model come together: they share its candidates.
+
+        Args:
+            settings: all settings.
+            missing: indices of those to measure.
+        """
+        if not self.reranker:
+            return [[index] for index in missing]
+        together: dict[str, list[int]] = {}
+        for index in missing:
+            together.setdefault(repr(self._parts(settings[index])[0]), []).append(index)
+        if len(together) >= 2 * current().world:
+            return list(together.values())
+        return [[index] for piece in together.values() for index in piece]
 
     # -- one setting ---------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.errors import FairError
+from recbole_fair.io.processes import current
 from recbole_fair.model.posthoc import PostHocModel
 from recbole_fair.runs.loading import new_trainer
 from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
@@ -41,6 +42,16 @@ def finished_model(
         elif "intervention" in content and (any_strengths or _chosen_alike(content, config, model)):
             return str(path), content
     return None
+
+
+def file_of_finished(trainer: FairTrainerMixin, config: FairConfig, any_strengths: bool = False) -> str | None:
+    """The file of :func:`finished_model` as the first process finds it; called by all."""
+
+    def find() -> str | None:
+        known = finished_model(trainer, config, any_strengths)
+        return None if known is None else known[0]
+
+    return current().made_by_first(find)
 
 
 def _chosen_alike(content: Mapping[str, Any], config: FairConfig, model: PostHocModel) -> bool:

@@ -14,8 +14,8 @@ from recbole_fair.io.bars import bars_shown
 from recbole_fair.runs.alone import alone
 from recbole_fair.runs.compare import protocol_of
 from recbole_fair.runs.loading import FILE_KEYS, new_trainer, refuse
-from recbole_fair.runs.logs import begin_log
-from recbole_fair.runs.takeup import finished_model, taken_up
+from recbole_fair.runs.logs import begin_together
+from recbole_fair.runs.takeup import file_of_finished, taken_up
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,9 @@ def trained_checkpoints(
 
 def _trained(config: FairConfig) -> str:
     """The file of one model."""
-    begin_log(config)
+    begin_together(config)
     trainer, loaders = new_trainer(config)
-    if (known := finished_model(trainer, config)) is not None:
-        file, _ = known
+    if (file := file_of_finished(trainer, config)) is not None:
         logger.info("%s on %s is there: %s", config["model"], config["dataset"], file)
         return file
     trainer = taken_up(trainer, config, config["checkpoint_dir"])

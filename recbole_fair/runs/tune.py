@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +22,15 @@ from recbole_fair.evaluator.csv_files import write_table
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.io.atomic import atomic_file
 from recbole_fair.io.checkpoint import load_checkpoint, plain_config
+from recbole_fair.io.locks import locked
+from recbole_fair.io.processes import current
 from recbole_fair.report.documents import write_document
 from recbole_fair.report.style import save_figure
 from recbole_fair.report.tuning import history_figure, tuning_lines
 from recbole_fair.report.tuning_document import TuningDocument
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, both_splits, config_of, load_trainer, new_trainer, refuse
-from recbole_fair.runs.logs import begin_log, show_table
+from recbole_fair.runs.logs import begin_together, show_table
 from recbole_fair.runs.outputs import versions
 from recbole_fair.runs.search import (
     PRUNERS,
@@ -43,11 +44,13 @@ from recbole_fair.runs.search import (
     open_study,
     run_search,
 )
+from recbole_fair.runs.shares import at_work
 from recbole_fair.runs.spaces import Space, check_space, read_space, shipped_space
 from recbole_fair.runs.sweep import bounds_as_rows, with_metrics
 from recbole_fair.runs.sweeper import Sweeper
-from recbole_fair.runs.takeup import finished_model, take_choice
+from recbole_fair.runs.takeup import file_of_finished, take_choice
 from recbole_fair.runs.trackers import Trackers, tracked, writer_in
+from recbole_fair.trainer.posthoc_trainer import checkpoints_alike, finished
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 logger = logging.getLogger(__name__)
@@ -117,17 +120,18 @@ def tune(
         return FairConfig(model, dataset, config_file_list, changes)
 
     folder.mkdir(parents=True, exist_ok=True)
-    begin_log(config := make({}))
+    begin_together(config := make({}))
     prunes = pruner != "none" and objective.metrics == (config["valid_metric"].lower(),)
     ends = make_pruner(pruner if prunes else "none", int(config["epochs"]), warmup)
     name = _study_name(config, objective, dimensions)
-    search = Search(objective, dimensions, open_study(storage or str(folder / "journal.log"), name, objective, ends))
-    search.start_with({key: config[key] for key in dimensions})
+    place = storage or str(folder / "journal.log")
+    with current().first_before_others():
+        search = Search(objective, dimensions, open_study(place, name, objective, ends))
+        search.start_with({key: config[key] for key in dimensions})
     resumed = len(search.trials)
-    tracking = tracked(config, "tune-", writer_in(folder / "tensorboard"))
-    with tracking as trackers, _trials(config, make, search) as measured:
-        told = functools.partial(_told, trackers, objective.wanted)
-        run_search(search, measured, trials, sampler, int(config["seed"] or 0), prunes and not measured.cached, told)
+    with _trackers(config, folder) as trackers, _trials(config, make, search) as measured:
+        settings = {"sampler": sampler, "seed": int(config["seed"] or 0), "prunes": prunes and not measured.cached}
+        _run_shared(search, measured, trials, trackers, **settings)
     chosen = _chosen(search)
     result = _document(config, search, chosen, [measured.test(trial) if test else {} for trial in chosen], resumed)
     _write(result, folder, {**_user_settings(config), **chosen[0].settings})
@@ -135,6 +139,24 @@ def tune(
     if test:
         _tell_next(config, folder)
     return result
+
+
+def _run_shared(search: Search, measured: _Scored | _Trained, trials: int, trackers: Trackers, **settings: Any) -> None:
+    """Run trials until so many have ended, shared out among the processes, of which each is then alone.
+
+    Where the bounds speak of a base that the first trial finds, the first process finds it before the others begin.
+    """
+    teller = _Teller(search, trackers)
+    settings = {**settings, "told": teller.tell}
+    needs_base = not measured.cached and any("base" in text for text in search.objective.bounds)
+    with at_work() as team:
+        number = 1
+        while team.several and team.writes and needs_base and not search.base and number <= trials:
+            run_search(search, measured, number, **settings)
+            number += 1
+    with at_work():
+        run_search(search, measured, trials, **settings)
+    teller.tell()
 
 
 def _study_name(config: FairConfig, objective: Objective, space: Space) -> str:
@@ -230,12 +252,28 @@ class _Trained:
         trainer, (train, valid, _) = new_trainer(self._make(settings))
         if valid is None:
             raise FairError("eval_args leave no validation part; a search chooses on validation.")
-        trainer.fit(train, valid, verbose=False, saved=True, show_progress=False, callback_fn=report)
+        with self._base_trained_once(trainer):
+            trainer.fit(train, valid, verbose=False, saved=True, show_progress=False, callback_fn=report)
         trainer.load_best()
         results = trainer.evaluate_variants(valid)
         if self.base is None:
             self.base = dict(results[trainer.contract.base_variant].metrics)
         return dict(results[trainer.final_variant].metrics), str(trainer.saved_model_file)
+
+    @contextmanager
+    def _base_trained_once(self, trainer: FairTrainerMixin) -> Iterator[None]:
+        """Inside the block no other process trains the base that this trial has to train; it then finds it."""
+        own, folder = trainer.trained_config(), Path(trainer.config["checkpoint_dir"])
+        known = trainer.config["base_model_file"] if own is not trainer.config else own
+        if known is None:
+            alike = checkpoints_alike(folder, own, trainer.fingerprint)
+            known = next((path for path, content in alike if finished(content)), None)
+        if known is not None:
+            yield
+            return
+        name = f".lock-{digest_of(settings_of_numbers(plain_config(own)))[:12]}"
+        with locked(folder / name, f"the base {own['model']}"):
+            yield
 
     def test(self, trial: Trial) -> dict[str, float]:
         """Metrics on test of the model that a trial left."""
@@ -270,7 +308,7 @@ def _trials(config: FairConfig, make: Make, search: Search) -> Iterator[_Scored 
 
 def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin, dict[str, Any], FairConfig, str]:
     """The model whose scores are searched: the one that an earlier call of the search left, or a new one."""
-    file = search.study.user_attrs.get(_CHECKPOINT)
+    file = current().of_first(search.study.user_attrs.get(_CHECKPOINT))
     loaders: Sequence[Any]
     # Where strengths are searched the others keep their settings; a re-ranker takes the strengths that a run chooses.
     of_model = not all(key.startswith(RERANKER_PREFIX) for key in search.space)
@@ -281,14 +319,14 @@ def _trained_once(config: FairConfig, search: Search) -> tuple[FairTrainerMixin,
         trainer, loaders = _as_it_was(config, content, file, of_model)
     else:
         trainer, loaders = new_trainer(config)
-        if (known := finished_model(trainer, config, any_strengths=of_model)) is not None:
-            file, content = known
-            trainer, loaders = _as_it_was(config, content, file, of_model)
+        if (file := file_of_finished(trainer, config, any_strengths=of_model)) is not None:
+            trainer, loaders = _as_it_was(config, load_checkpoint(file), file, of_model)
         else:
             trainer.fit(loaders[0], loaders[1], saved=True)
             trainer.load_best()
             file = str(trainer.saved_model_file)
-        search.study.set_user_attr(_CHECKPOINT, file)
+        if current().writes:
+            search.study.set_user_attr(_CHECKPOINT, file)
     return trainer, both_splits(loaders, "A search"), config, file
 
 
@@ -302,6 +340,31 @@ def _as_it_was(
 
 
 # -- what is told and written ------------------------------------------------------------------------------------
+
+
+def _trackers(config: FairConfig, folder: Path) -> AbstractContextManager[Trackers]:
+    """The trackers of a search; those of the first process, which tells them of all trials."""
+    if not current().writes:
+        return nullcontext(Trackers({}))
+    return tracked(config, "tune-", writer_in(folder / "tensorboard"))
+
+
+class _Teller:
+    """Tells the log and the trackers of each trial that has ended, whichever process has run it; the first one does."""
+
+    def __init__(self, search: Search, trackers: Trackers) -> None:
+        self._search, self._trackers = search, trackers
+        self._known = {trial.number for trial in search.trials}
+        self._writes, self._several = current().writes, current().several
+
+    def tell(self, ended: Trial | None = None) -> None:
+        """Tell what is new; a process that is alone tells its own trials."""
+        new = [] if ended is None else [ended]
+        if self._several:
+            new = [one for one in self._search.trials if self._writes and one.number not in self._known]
+        for trial in new:
+            self._known.add(trial.number)
+            _told(self._trackers, self._search.objective.wanted, trial)
 
 
 def _told(trackers: Trackers, wanted: Sequence[str], trial: Trial) -> None:
@@ -396,6 +459,8 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _write(result: TuningDocument, folder: Path, settings: Mapping[str, Any]) -> None:
+    if not current().writes:
+        return
     write_document(folder / "tune.json", result)
     write_table(pd.DataFrame(list(result.trials)), folder / "trials.csv")
     with atomic_file(folder / "chosen.yaml", mode="w", encoding="utf-8") as file:

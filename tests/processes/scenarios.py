@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,22 @@ import numpy as np
 import torch
 
 from recbole_fair.config.fair_config import FairConfig
-from recbole_fair.io.processes import current
+from recbole_fair.errors import FairError
+from recbole_fair.io.processes import apart, current
 from recbole_fair.model.tall import tall
-from recbole_fair.quick_start import evaluate_checkpoint, run_recbole_fair
+from recbole_fair.quick_start import (
+    compare,
+    evaluate_checkpoint,
+    frontier_checkpoint,
+    run_recbole_fair,
+    sweep_checkpoint,
+    tune,
+)
 from recbole_fair.runs.alone import together
+from recbole_fair.runs.compare import _Run
 from recbole_fair.runs.loading import new_trainer
+from recbole_fair.runs.spaces import Choice
+from recbole_fair.runs.sweeper import Sweeper
 from recbole_fair.trainer.trainer import FairTrainerMixin
 
 DATA = sys.argv[1]
@@ -230,8 +242,128 @@ def taken_up() -> dict[str, Any]:
     }
 
 
+# -- studies -------------------------------------------------------------------------------------------------------
+
+OF_STUDIES = {
+    **{key: value for key, value in LATER.items() if key != "train_batch_size"},
+    "epochs": 1,
+    "topk": [5],
+    "valid_metric": "NDCG@5",
+    "segment_by": "items",
+}
+ALPHAS = "reranker_alpha=0,0.2,0.4,0.6,0.8,1"
+OF_SWEEP = {"data_path": DATA, "reranker": "IPR", "show_progress": False, "state": "error"}
+NAMES = ("GiniIndex@5", "NDCG@5")
+
+
+def trained_by_first(folder: str) -> str:
+    """A model that one process has trained, so that its weights are the same however many there are."""
+
+    def train() -> str:
+        with apart():
+            changes = {**OF_STUDIES, "checkpoint_dir": folder}
+            return str(Path(run_recbole_fair("SASRec", "small", config_dict=changes)["checkpoint"]).resolve())
+
+    return current().made_by_first(train)
+
+
+def plain(document: Any, *keys: str) -> dict[str, str]:
+    """Parts of a result, spelled out: nan is nan."""
+    return {key: json.dumps(document[key], default=str) for key in keys}
+
+
+def of_sweep(document: Any) -> dict[str, str]:
+    return plain(document, "base", "settings", "front", "chosen", "grid", "subject_to")
+
+
+def studies() -> dict[str, Any]:
+    """A sweep, a frontier, a comparison and searches, shared out."""
+    config_of("SASRec")  # joins the processes
+    file = trained_by_first("base")
+    bounds = ["NDCG@5 >= 0.5*base"]
+    swept = sweep_checkpoint(file, [ALPHAS], *NAMES, bounds, "out/sweep", OF_SWEEP, "out/chosen.pth")
+    settings = {"data_path": DATA, "bootstrap": 20, "state": "error"}
+    frontier = frontier_checkpoint(
+        file, ["GiniIndex@5"], "NDCG@5", [0.5], ["IPR", "Tilt"], output="out/front", config_dict=settings
+    )
+    trained = _Run._trained
+
+    def fails_once(self: _Run, model: str, seed: int) -> Any:
+        if (model, seed) == ("BPR", 2021):
+            raise FairError("BPR does not like 2021.")
+        return trained(self, model, seed)
+
+    _Run._trained = fails_once  # type: ignore[method-assign]
+    try:
+        several = {"permutations": 100, "output": "out/compare", "config_dict": {**OF_STUDIES, "bootstrap": 50}}
+        compared = compare(["SASRec", "BPR", "Pop"], ["IPR"], "small", 2, **several)  # type: ignore[arg-type]
+        again = compare(["SASRec", "BPR", "Pop"], ["IPR"], "small", 2, **several)  # type: ignore[arg-type]
+    finally:
+        _Run._trained = trained  # type: ignore[method-assign]
+    cells = [{key: cell[key] for key in ("system", "seed", "metrics", "held_out")} for cell in compared["cells"]]
+    found = {
+        "sweep": of_sweep(swept),
+        "frontier": plain(frontier, "base", "settings", "methods", "winners", "skipped"),
+        "compare": plain(compared, "systems", "comparisons", "failed", "reused") | {"cells": json.dumps(cells)},
+        "compare again": plain(again, "systems", "failed", "reused"),
+    }
+    for name, space in {
+        "trained": {"train_batch_size": [32, 64, 128]},
+        "scored": {"reranker_alpha": [0, 0.5, 1]},
+    }.items():
+        changes = {**OF_STUDIES, "reranker": "IPR" if name == "scored" else None}
+        tuned = tune(
+            "SASRec", "small", {key: Choice(tuple(values)) for key, values in space.items()}, 5, ["GiniIndex@5"],
+            subject_to=bounds, sampler="random", output=f"out/{name}", config_dict=changes,
+        )  # fmt: skip
+        found[f"tune, {name}"] = plain(tuned, "trials", "chosen", "base", "subject_to")
+    files = [str(path).partition(".tfevents")[0] for path in Path("out").rglob("*") if path.suffix != ".pth"]
+    return {**found, "files": sorted(files)}
+
+
+def interrupted_sweep() -> dict[str, Any]:
+    """A sweep that is ended after each process has measured a setting, to be taken up by other processes."""
+    config_of("SASRec")
+    file = trained_by_first("for_sweep")
+    measure, left = Sweeper.measure, [1]
+
+    def once(self: Sweeper, setting: Any) -> Any:
+        if not left.pop():
+            raise KeyboardInterrupt
+        left.append(0)
+        return measure(self, setting)
+
+    Sweeper.measure = once  # type: ignore[method-assign]
+    try:
+        sweep_checkpoint(file, [ALPHAS], *NAMES, output="begun_sweep/s", config_dict=OF_SWEEP)
+    except KeyboardInterrupt:
+        current().wait()
+    finally:
+        Sweeper.measure = measure  # type: ignore[method-assign]
+    return {"file": file, "folder": str(Path("begun_sweep").resolve())}
+
+
+def resumed_sweep() -> dict[str, Any]:
+    """What other processes have begun (``BEGUN``), gone on with."""
+    there = json.loads(Path(os.environ["BEGUN"]).read_text())["interrupted_sweep"]
+    config_of("SASRec")
+    current().made_by_first(lambda: str(shutil.copytree(there["folder"], "resumed_sweep")))
+    found = sweep_checkpoint(there["file"], [ALPHAS], *NAMES, output="resumed_sweep/s", config_dict=OF_SWEEP)
+    whole = sweep_checkpoint(there["file"], [ALPHAS], *NAMES, config_dict=OF_SWEEP)
+    left = sorted(path.name for path in Path("resumed_sweep").iterdir())
+    return {
+        "resumed": found["resumed"],
+        "found": of_sweep(found),
+        "whole": of_sweep(whole),
+        "left": left,
+        "file": there["file"],
+        "data": DATA,
+    }
+
+
 SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
-    scenario.__name__: scenario for scenario in (evaluations, trainings, whole_runs, begun, taken_up)
+    scenario.__name__: scenario
+    for scenario in (evaluations, trainings, whole_runs, begun, taken_up, studies, interrupted_sweep, resumed_sweep)
 }
 
 

@@ -5,6 +5,7 @@ A group of processes is started once and does all it is asked for: importing tak
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -19,16 +20,18 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_fair.cli import cli
 from recbole_fair.commands.launching import number_of_processes
 from recbole_fair.errors import FairError
 from recbole_fair.io.checkpoint import load_checkpoint
 from recbole_fair.io.processes import Processes, current, place
-from recbole_fair.quick_start import run_recbole_fair
+from recbole_fair.quick_start import explain_checkpoint, run_recbole_fair
 
 SCRIPT = Path(__file__).parent / "scenarios.py"
 WHOLE = ("SGL", "RecVAE")  # every process trains on whole batches: these compare rows, or have several optimizers
 DRAWS = ("MultiVAE",)  # draws in its loss, which differ from process to process
 FEW = ("SASRec", "BPR", "ILEBPR", "WL", "DecFM", "SGL", "MultiVAE")  # one of each kind of loss; all in the slow test
+STUDIES = ("studies",) if importlib.util.find_spec("optuna") else ()
 SETTINGS = ["--hidden_size=8", "--inner_size=8", "--n_layers=1", "--MAX_ITEM_LIST_LENGTH=8", "--state=error"]
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed"),
@@ -66,10 +69,11 @@ def found(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> dict[in
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2, 3)}
     always = ("evaluations", "trainings", "whole_runs")
     few = ";".join(FEW)
-    done = {2: group(2, folders[2], small_data, *always, "begun", TRAININGS=few)}
+    done = {2: group(2, folders[2], small_data, *always, "begun", *STUDIES, "interrupted_sweep", TRAININGS=few)}
     begun = str(folders[2] / "found.json")
     for world in (1, 3):
-        done[world] = group(world, folders[world], small_data, *always, "taken_up", BEGUN=begun, TRAININGS=few)
+        later = ["taken_up", "resumed_sweep", *(STUDIES if world == 1 else ())]
+        done[world] = group(world, folders[world], small_data, *always, *later, BEGUN=begun, TRAININGS=few)
     return done
 
 
@@ -110,6 +114,32 @@ def test_others_go_on_with_what_two_have_begun(found: dict[int, dict[str, Any]],
     assert begun["valid"][0] != begun["valid"][1], "the epochs that are resumed change nothing"
     assert taken_up["valid"] == pytest.approx(begun["valid"][1], rel=1e-3)
     assert taken_up["result"] == pytest.approx(begun["result"], rel=1e-2)
+
+
+# -- studies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not STUDIES, reason="Optuna is not installed")
+def test_studies_of_two_processes_are_those_of_one(found: dict[int, dict[str, Any]]):
+    one, two = found[1]["studies"], found[2]["studies"]
+    assert set(one) == set(two)
+    for name in one:
+        assert two[name] == one[name], name
+    assert json.loads(one["compare"]["failed"]) == [
+        {"system": system, "seed": 2021, "error": "BPR does not like 2021."} for system in ("BPR", "BPR + IPR")
+    ]
+    assert (one["compare"]["reused"], one["compare again"]["reused"]) == ("0", "10")
+    assert len(json.loads(one["tune, trained"]["trials"])) == 5
+    assert one["sweep"]["chosen"] != "null"
+    assert not [name for name in one["files"] if "partial" in name]
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_sweep_is_taken_up_by_another_number_of_processes(found: dict[int, dict[str, Any]], world: int):
+    resumed = found[world]["resumed_sweep"]
+    assert resumed["resumed"] == 2
+    assert resumed["found"] == resumed["whole"]
+    assert resumed["left"] == ["s.csv", "s.json", "s.png", "s.svg"]
 
 
 # -- training ------------------------------------------------------------------------------------------------------
@@ -170,12 +200,12 @@ def test_processes_are_named_by_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch):
-    from recbole_fair.runs.compare import compare
-
     for name, value in environment(0, 2, 1234).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(FairError, match="compare runs in one process"):
-        compare(["BPR"], "small")
+    with pytest.raises(FairError, match="explain_checkpoint runs in one process"):
+        explain_checkpoint("a.pth")
+    with pytest.raises(FairError, match="explain runs in one process; torchrun and nproc are for run, evaluate, sweep"):
+        cli.main(["explain", "a.pth"], standalone_mode=False)
 
 
 def test_number_of_processes_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -212,6 +242,21 @@ def test_nproc_writes_one_of_everything(small_data: Path, in_tmp: Path):
     assert "nproc" not in content["config"]
     assert "nproc" not in content["user_settings"]
     assert json.loads(Path("out.json").read_text())["checkpoint"] == str(checkpoint)
+
+
+def test_a_study_in_two_processes_by_the_command_line(found: dict[int, dict[str, Any]], in_tmp: Path):
+    """One log, one document, nothing else; a mistake that one process meets is one sentence."""
+    if not STUDIES:
+        pytest.skip("Optuna is not installed")
+    file, data = found[1]["resumed_sweep"]["file"], found[1]["resumed_sweep"]["data"]
+    words = ["sweep", file, "--reranker=IPR", "--grid", "reranker_alpha=0,0.5", "--x", "GiniIndex@5", "--y", "NDCG@5"]
+    command = [sys.executable, "-m", "recbole_fair", *words, "--nproc=2", f"--data_path={data}", "--output=out/s"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in Path("out").iterdir()) == ["s.csv", "s.json", "s.png", "s.svg"]
+    assert len(list(Path("log").rglob("*.log"))) == 1
+    assert done.stderr.count("Written") == 1
+    assert "nproc" not in Path("out/s.json").read_text()
 
 
 def test_a_mistake_is_one_sentence(small_data: Path, in_tmp: Path):
