@@ -157,9 +157,10 @@ def _draw_plane(axes: Axes, result: Mapping[str, Any], x: str, y: str) -> None:
     if base.get(x) is not None and base.get(y) is not None:
         axes.plot([base[x]], [base[y]], marker="*", linestyle="", color=BASE, markersize=12, label="base")
     chosen = result["chosen"]
+    label = "chosen" if len(chosen) == 1 else "Pareto front"
     axes.plot(
         [row[f"valid {x}"] for row in chosen], [row[f"valid {y}"] for row in chosen], marker="D", linestyle="",
-        markersize=9, markerfacecolor="none", markeredgewidth=2, color=PALETTE[1], label="chosen",
+        markersize=9, markerfacecolor="none", markeredgewidth=2, color=PALETTE[1], label=label,
     )  # fmt: skip
     label_axes(axes, x, y)
     _draw_bounds(axes, result, x, y)

@@ -31,7 +31,7 @@ from recbole_fair.report.tuning_document import TuningDocument
 from recbole_fair.runs.journal import digest_of, settings_of_numbers
 from recbole_fair.runs.loading import FILE_KEYS, both_splits, config_of, load_trainer, new_trainer, refuse
 from recbole_fair.runs.logs import begin_together, show_table
-from recbole_fair.runs.outputs import versions
+from recbole_fair.runs.outputs import claim, numbered, versions
 from recbole_fair.runs.search import (
     PRUNERS,
     SAMPLERS,
@@ -94,7 +94,7 @@ def tune(
         pruner: ``median``, ``hyperband`` or ``none``; acts where the validation score is the one objective.
         warmup: epochs before which no training is ended.
         storage: file of Optuna's journal, or url of a database, to be shared; ``OUTPUT/journal.log`` if None.
-        output: folder of what is written; ``results/tune-MODEL-DATASET`` if None.
+        output: folder of what is written; ``results/tune-MODEL-DATASET`` or ``results/tune-MODEL-RERANKER-DATASET``.
         config_file_list: yaml files, or one of them; later ones win.
         config_dict: settings of all trials.
         checkpoints: folder of the models that trials train; ``OUTPUT/checkpoints`` if None.
@@ -113,7 +113,7 @@ def tune(
     objective = Objective.of(minimize, maximize, subject_to, config["valid_metric"])
     given = with_metrics(plain_config(config), given, objective.wanted)
     dimensions = _space(space, config, given)
-    folder = Path(output) if output is not None else Path("results", f"tune-{config['model']}-{config['dataset']}")
+    folder = Path(output) if output is not None else _usual_folder(config)
 
     def make(settings: Mapping[str, Any]) -> FairConfig:
         changes = {**given, **settings, "checkpoint_dir": str(checkpoints or folder / "checkpoints")}
@@ -134,10 +134,10 @@ def tune(
         _run_shared(search, measured, trials, trackers, **settings)
     chosen = _chosen(search)
     result = _document(config, search, chosen, [measured.test(trial) if test else {} for trial in chosen], resumed)
-    _write(result, folder, {**_user_settings(config), **chosen[0].settings})
+    file = _write(result, folder, {**_user_settings(config), **chosen[0].settings})
     show_table(tuning_lines(result, int(config["metric_decimal_place"] or 4)))
     if test:
-        _tell_next(config, folder)
+        _tell_next(config, file, chosen)
     return result
 
 
@@ -157,6 +157,11 @@ def _run_shared(search: Search, measured: _Scored | _Trained, trials: int, track
     with at_work():
         run_search(search, measured, trials, **settings)
     teller.tell()
+
+
+def _usual_folder(config: FairConfig) -> Path:
+    named = ("tune", config["model"], config["reranker"], config["dataset"])
+    return Path("results", "-".join(str(part) for part in named if part))
 
 
 def _study_name(config: FairConfig, objective: Objective, space: Space) -> str:
@@ -377,11 +382,12 @@ def _told(trackers: Trackers, wanted: Sequence[str], trial: Trial) -> None:
     logger.info("Trial %d: %s (%s)", trial.number, ending, setting_text(trial.settings))
 
 
-def _tell_next(config: FairConfig, folder: Path) -> None:
+def _tell_next(config: FairConfig, file: Path, chosen: Sequence[Trial]) -> None:
     """The command that takes what was chosen, alone on its line, ready to be pasted."""
     data = config.user_settings.get("data_path")
-    words = ["recbole-fair", "run", "-c", str(folder / "chosen.yaml"), *([f"--data_path={data}"] if data else [])]
-    logger.info("Run with what was chosen:")
+    words = ["recbole-fair", "run", "-c", str(file), *([f"--data_path={data}"] if data else [])]
+    first = f"trial {chosen[0].number}, the first of the front; write another one's values into the file for that one"
+    logger.info("Run with %s:", "what was chosen" if len(chosen) == 1 else first)
     logger.info("  %s", shlex.join(words))
 
 
@@ -458,13 +464,18 @@ def _row(trial: Trial) -> dict[str, Any]:
     return {**about, **trial.settings, **metrics}
 
 
-def _write(result: TuningDocument, folder: Path, settings: Mapping[str, Any]) -> None:
+def _write(result: TuningDocument, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write document, table, settings and figure under names that no other search has; the file of the settings."""
+    files = numbered(folder, ("tune.json", "trials.csv", "chosen.yaml", "history.png", "history.svg"))
     if not current().writes:
-        return
-    write_document(folder / "tune.json", result)
-    write_table(pd.DataFrame(list(result.trials)), folder / "trials.csv")
-    with atomic_file(folder / "chosen.yaml", mode="w", encoding="utf-8") as file:
+        return files(1)[2]
+    document, table, chosen, picture, _ = files(claim(files, str(result.key)))
+    write_document(document, result)
+    write_table(pd.DataFrame(list(result.trials)), table)
+    with atomic_file(chosen, mode="w", encoding="utf-8") as file:
         file.write("# Found on validation; run -c takes this file.\n")
         yaml.safe_dump(dict(settings), file, sort_keys=False)
-    save_figure(history_figure(result), str(folder / "history"))
-    logger.info("Written: tune.json, trials.csv, chosen.yaml, history.png, .svg in %s", folder)
+    save_figure(history_figure(result), str(picture.with_suffix("")))
+    names = (document, table, chosen, picture)
+    logger.info("Written: %s, .svg in %s", ", ".join(path.name for path in names), folder)
+    return chosen

@@ -189,6 +189,11 @@ def test_what_is_not_searched_is_the_same_when_a_search_goes_on(given: dict, sma
     where = {"output": "other", "checkpoints": "whole/checkpoints"}
     other = tune("PopSteerBPR", "small", trials=1, maximize=["GiniIndex@5"], **where, **words)
     assert len(list(Path("whole/checkpoints").glob("PopSteerBPR-*.pth"))) == 1
+    assert sorted(path.name for path in Path("parts").glob("tune*.json")) == ["tune.json"]  # one search, one document
+    before = Path("whole/chosen.yaml").read_text()
+    tune("PopSteerBPR", "small", trials=1, maximize=["GiniIndex@5"], output="whole", **words)
+    assert Path("whole/chosen.yaml").read_text() == before
+    assert yaml.safe_load(Path("whole/chosen-2.yaml").read_text())["metrics"] == ["NDCG", "GiniIndex"]
     assert other["trials"][0]["valid ndcg@5"] == whole["trials"][0]["valid ndcg@5"]
 
 
