@@ -158,8 +158,8 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
     if getattr(net, "gate_by_loss", False):
         with net.use_variant("uniform"):
             found["test_uniform_gate"] = values_of(trainer.evaluate_lists(test))
-    config["mask_seen"] = "train"
-    found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
+    with trainer.scorer.masked("train"):
+        found["test_train_masked"] = values_of(trainer.evaluate_lists(test))
     return found | {"training_seconds": round(seconds, 1), "earlier_seconds": earlier}
 
 
