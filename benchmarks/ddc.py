@@ -131,6 +131,9 @@ def table(done: Mapping[str, Row], seeds: list[int]) -> str:
             continue
         cells = []
         for metric in SHOWN:
+            if any(metric not in own for own, _ in both):  # frontier measures no popularity
+                cells.append("–")
+                continue
             text = spread([own[metric] for own, _ in both], 1 if metric.startswith("average") else 4)
             if name != "BPR" and metric in SHOWN[:2]:
                 changes = [100 * (own[metric] / base[metric] - 1) for own, base in both]
@@ -143,7 +146,7 @@ def table(done: Mapping[str, Row], seeds: list[int]) -> str:
 def shown(run: Mapping[str, Any]) -> str:
     """Its result in a line."""
     test = run.get("test") or run["within"][str(BUDGETS[-1])]
-    return "  ".join(f"{metric} {test[metric]:.4f}" for metric in SHOWN)
+    return "  ".join(f"{metric} {test[metric]:.4f}" for metric in SHOWN if metric in test)
 
 
 def main() -> None:
