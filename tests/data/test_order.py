@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recbole_fair.data.reading.order import stable_order
+from recbole_fair.data.reading.splits import Groups
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,30 @@ def test_the_order_is_that_of_a_stable_sort(draw):
             assert expected.tolist() == list(range(n))
         else:
             assert found.tolist() == expected.tolist()
+
+
+@settings(max_examples=80, deadline=None)
+@given(n=st.integers(0, 40), n_users=st.integers(1, 8), n_times=st.integers(1, 12), seed=st.integers(0, 10**6))
+def test_groups_of_sorted_rows_are_those_of_rows_in_order_of_time(n: int, n_users: int, n_times: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, times = rng.integers(1, n_users + 1, n), rng.integers(0, n_times, n).astype(np.float32)
+    rows = np.lexsort((times, users))
+    users, times = users[rows], times[rows]
+    by_time = np.argsort(times, kind="stable")
+    expected, found = Groups.of(users[by_time]), Groups.of_sorted(users, times)
+    if n == 0:
+        assert found is None
+        return
+    assert found is not None
+    assert np.array_equal(found.order, by_time[expected.order])
+    for name in ("group", "position", "lengths"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_rows_that_are_not_sorted_are_left_to_the_other_way() -> None:
+    users, times = np.array([1, 1, 2]), np.array([1.0, 2.0, 0.0])
+    assert Groups.of_sorted(users, times) is not None
+    assert Groups.of_sorted(users[::-1], times) is None
+    assert Groups.of_sorted(users, np.array([2.0, 1.0, 0.0])) is None
+    for missing in range(3):
+        assert Groups.of_sorted(users, np.where(np.arange(3) == missing, np.nan, times)) is None

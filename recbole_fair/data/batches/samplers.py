@@ -135,6 +135,16 @@ class ItemSampler(Sampler):
         return torch.from_numpy(items)
 
 
+class NothingUsedSampler(RepeatableSampler):
+    """RecBole's sampler where items may be met again, with one empty set for all users instead of one for each."""
+
+    def get_used_ids(self) -> npt.NDArray[np.object_]:
+        """An empty set by user, ``[n_users]``."""
+        found = np.empty(self.user_num, dtype=object)
+        found.fill(set())
+        return found
+
+
 def create_samplers(config: Settings, dataset: DataSet, splits: Sequence[DataSet]) -> list[Any]:
     """Samplers for training, validation and test; None where nothing is drawn.
 
@@ -155,7 +165,7 @@ def create_samplers(config: Settings, dataset: DataSet, splits: Sequence[DataSet
         else:
             alpha = args["alpha"] if phase == "train" else 1.0
             of = dataset if config["repeatable"] else list(splits)
-            base = (RepeatableSampler if config["repeatable"] else ItemSampler)(
+            base = (NothingUsedSampler if config["repeatable"] else ItemSampler)(
                 list(PHASES), of, args["distribution"], alpha
             )
         samplers.append(base.set_phase(phase))

@@ -52,6 +52,7 @@ class QuickReading(Dataset):
     item_feat: Any
     _waits = False
     _order: Ints | None = None
+    _by: str | None = None  # a column by which rows are to be sorted, not worked out yet
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
         load_col, unload_col = self._get_load_and_unload_col(source)
@@ -201,9 +202,9 @@ class QuickReading(Dataset):
             return super().build()
         finally:
             self._waits = False
-            if self._order is not None and self._order_matters():
-                self.inter_feat._reindex(torch.from_numpy(self._order))
-            self._order = None
+            if self._order_matters() and (order := self._known_order()) is not None:
+                self.inter_feat._reindex(torch.from_numpy(order))
+            self._order = self._by = None
 
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
@@ -212,7 +213,7 @@ class QuickReading(Dataset):
     def copy(self, new_inter_feat: Interaction) -> Dataset:
         """This data set with other interactions, which are in order already."""
         twin = super().copy(new_inter_feat)
-        twin._waits, twin._order = False, None
+        twin._waits, twin._order, twin._by = False, None, None
         return twin
 
     def _order_matters(self) -> bool:
@@ -225,7 +226,7 @@ class QuickReading(Dataset):
     def shuffle(self) -> None:
         """Shuffle the interactions in place."""
         if self._waits:
-            self._order = torch.randperm(len(self.inter_feat)).numpy()
+            self._order, self._by = torch.randperm(len(self.inter_feat)).numpy(), None
         else:
             super().shuffle()
 
@@ -241,6 +242,9 @@ class QuickReading(Dataset):
         if ascending is not True or any(name not in columns for name in names):
             super().sort(by, ascending)
             return
+        if self._waits and len(names) == 1 and columns[names[0]].dim() == 1:
+            self._order, self._by = None, names[0]
+            return
         order: Ints | None = None
         for name in reversed(names):
             column = columns[name]
@@ -249,9 +253,15 @@ class QuickReading(Dataset):
             if step is not None:
                 order = step if order is None else order[step]
         if self._waits:
-            self._order = order
+            self._order, self._by = order, None
         elif order is not None:
             self.inter_feat._reindex(torch.from_numpy(order))
+
+    def _known_order(self) -> Ints | None:
+        """The order that rows are to have; None where they have it."""
+        if self._by is not None:
+            self._order, self._by = stable_order(self.inter_feat[self._by].numpy()), None
+        return self._order
 
     # -- splits --------------------------------------------------------------------------------------------------
 
@@ -264,6 +274,7 @@ class QuickReading(Dataset):
         """
         shares = [ratio / sum(ratios) for ratio in ratios]
         if group_by is None:
+            self._known_order()
             ends = [0, *self._calcu_split_ids(tot=len(self), ratios=shares), len(self)]
             rows = [np.arange(start, stop) for start, stop in itertools.pairwise(ends)]
         else:
@@ -317,12 +328,17 @@ class QuickReading(Dataset):
         return self._parts(by_time(self._groups(group_by), early, shares[0] / (1 - shares[2])))
 
     def _groups(self, field: str) -> Groups:
+        """The groups of a column; as long as the order is not worked out, with rows as they stand."""
+        if self._by is not None:
+            found = Groups.of_sorted(self.inter_feat[field].numpy(), self.inter_feat[self._by].numpy())
+            if found is not None:
+                return found
         return Groups.of(self._in_order(field))
 
     def _in_order(self, field: str) -> npt.NDArray[Any]:
         """A column of the interactions in the order that they will have."""
-        values = self.inter_feat[field].numpy()
-        return values if self._order is None else values[self._order]
+        values, order = self.inter_feat[field].numpy(), self._known_order()
+        return values if order is None else values[order]
 
     def _parts(self, rows: Sequence[Ints]) -> list[Dataset]:
         self._drop_unused_col()
@@ -359,5 +375,5 @@ def _local_numbers(feat: pd.DataFrame, field: str, kind: FeatureType) -> tuple[I
             local[missing] = -1
             found = np.delete(found, missing)
         return local[codes], np.asarray(column.categories, dtype=object)[found]
-    codes, texts = pd.factorize(np.asarray(feat[field].agg(np.concatenate), dtype=object))
+    codes, texts = pd.factorize(np.concatenate(list(feat[field])).astype(object))
     return codes, texts

@@ -50,6 +50,32 @@ class Groups:
         position -= np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
         return cls(order, group, position, lengths)
 
+    @classmethod
+    def of_sorted(cls, keys: npt.NDArray[np.integer[Any]], times: npt.NDArray[Any]) -> Groups | None:
+        """What :meth:`of` makes of rows once they are in order of time, ``order`` naming the rows as they stand.
+
+        Nothing has to be sorted but the groups, by their first times.
+
+        Args:
+            keys: the column ``[n]``.
+            times: of the rows ``[n]``.
+
+        Returns:
+            None unless keys rise, and times where keys are equal.
+        """
+        same = keys[1:] == keys[:-1]
+        if not len(keys) or not (keys[1:] >= keys[:-1]).all() or not ((times[1:] >= times[:-1]) | ~same).all():
+            return None
+        starts = np.flatnonzero(np.concatenate([[True], ~same]))
+        if not (times[starts] == times[starts]).all():  # a group of one row without a time
+            return None
+        first = np.argsort(times[starts], kind="stable")
+        lengths = np.diff(np.append(starts, len(keys)))[first]
+        position = np.arange(len(keys), dtype=np.int32)
+        position -= np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
+        order = np.repeat(starts[first], lengths) + position
+        return cls(order, np.repeat(np.arange(len(lengths), dtype=np.int32), lengths), position, lengths)
+
     def parts(self, part: npt.NDArray[np.int8], n_parts: int) -> list[Ints]:
         """Rows of each part, given the part of each entry of ``order``."""
         return [self.order[part == number] for number in range(n_parts)]
