@@ -45,7 +45,7 @@ def test_the_order_is_that_of_a_stable_sort(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(n=st.integers(0, 40), n_users=st.integers(1, 8), n_times=st.integers(1, 12), seed=st.integers(0, 10**6))
-def test_groups_of_sorted_rows_are_those_of_rows_in_order_of_time(n: int, n_users: int, n_times: int, seed: int) -> None:
+def test_groups_of_sorted_rows_are_those_in_order_of_time(n: int, n_users: int, n_times: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     users, times = rng.integers(1, n_users + 1, n), rng.integers(0, n_times, n).astype(np.float32)
     rows = np.lexsort((times, users))
