@@ -30,7 +30,7 @@ from recbole_fair.report.neurons_page import (
 from recbole_fair.report.plots import Plot, run_plots, runs_plot, tradeoff
 from recbole_fair.report.sources import Source, Sources, read_sources
 from recbole_fair.report.study import study_sentences, study_tables
-from recbole_fair.report.tuning import tuning_sentences, tuning_tables
+from recbole_fair.report.tuning_page import tuning_plots, tuning_sentences, tuning_tables
 from recbole_fair.report.words import (
     Headline,
     Values,
@@ -142,6 +142,7 @@ def page(sources: Sources) -> str:
         cards=_cards(sources),
         findings=_findings(sources),
         sections=sections,
+        navigation=_navigation(sections),
         sources=[source.path for source in sources.all],
         version=__version__,
         style=_asset("style.css"),
@@ -170,9 +171,21 @@ def _title(sources: Sources) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
+_PLURALS = {"study": "studies", "search": "searches"}
+
+
+def _navigation(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """Anchor and label of each kind of section; one entry, with their number, for those that share a label."""
+    counts = Counter(section.short for section in sections)
+    first: dict[str, str] = {}
+    for section in sections:
+        first.setdefault(section.short, section.id)
+    return [(anchor, label if counts[label] == 1 else f"{label} ({counts[label]})") for label, anchor in first.items()]
+
+
 def _lede(sources: Sources) -> str:
     words = Counter(_FORMS[source.content.kind].word for source in sources.all)
-    parts = [f"{count} {word}{'s' if count > 1 else ''}" for word, count in words.items()]
+    parts = [f"{count} {word if count == 1 else _PLURALS.get(word, word + 's')}" for word, count in words.items()]
     return "Results of " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1] + "."
 
 
@@ -347,6 +360,7 @@ def _comparison_section(anchor: str, source: Source) -> Section:
 def _tuning_section(anchor: str, source: Source) -> Section:
     section = _common(anchor, source, "Search")
     section.tables = [Table(*table) for table in tuning_tables(source.content)]
+    section.plots = tuning_plots(source.content)
     return section
 
 

@@ -13,7 +13,7 @@ from recbole_fair.evaluator.directions import display_name
 from recbole_fair.report.style import BASE, MUTED, PALETTE, house_style, label_axes, new_figure
 from recbole_fair.report.summary import number, text_table
 
-_SHOWN = 10
+SHOWN = 10
 
 
 def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
@@ -23,16 +23,16 @@ def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
         result: what :func:`recbole_fair.runs.tune.tune` returns.
         decimals: digits after the point.
     """
-    metrics = _metrics(result)
+    metrics = metrics_of(result)
     keys = list(result["space"])
     complete = [row for row in result["trials"] if row["state"] == "complete"]
     states = [f"{sum(row['state'] == state for row in result['trials'])} {state}" for state in _STATES]
-    bounds = f" with {_bounds(result)}" if result["subject_to"] else ""
+    bounds = f" with {bounds_text(result)}" if result["subject_to"] else ""
     lines = ["", f"{len(result['trials'])} trials: {', '.join(states)}. The best on validation{bounds}:"]
-    best = sorted(complete, key=lambda row: _order(result, row))[:_SHOWN]
+    best = sorted(complete, key=lambda row: order_of(result, row))[:SHOWN]
     header = ["trial", *keys, *(f"valid {display_name(name)}" for name in metrics)]
     rows = [
-        [str(row["trial"]), *(value_text(row[key]) for key in keys), *_values(row, "valid", metrics, decimals)]
+        [str(row["trial"]), *(value_text(row[key]) for key in keys), *values_of(row, "valid", metrics, decimals)]
         for row in best
     ]
     lines += text_table(header, _base_row(result, metrics, decimals) + rows)
@@ -48,24 +48,25 @@ def _base_row(result: Mapping[str, Any], metrics: Sequence[str], decimals: int) 
     base = {f"valid {name}": value for name, value in result["base"].get("valid", {}).items()}
     if not base or any(base.items() <= row.items() for row in result["trials"]):
         return []
-    return [["base", *([""] * len(result["space"])), *_values(base, "valid", metrics, decimals)]]
+    return [["base", *([""] * len(result["space"])), *values_of(base, "valid", metrics, decimals)]]
 
 
-def _bounds(result: Mapping[str, Any]) -> str:
+def bounds_text(result: Mapping[str, Any]) -> str:
+    """The bounds in words and numbers."""
     return " and ".join(f"{display_name(b['metric'])} {b['sign']} {b['bound']:.4g}" for b in result["subject_to"])
 
 
 def _chosen_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
     """The one trial that was chosen with all its metrics, or the Pareto front with those that made it."""
-    metrics, keys = _metrics(result), list(result["space"])
+    metrics, keys = metrics_of(result), list(result["space"])
     if len(result["chosen"]) > 1:
         header = ["trial", *keys, *(f"{split} {display_name(name)}" for split in ("valid", "test") for name in metrics)]
         rows = [
             [
                 str(row["trial"]),
                 *(value_text(row[key]) for key in keys),
-                *_values(row, "valid", metrics, decimals),
-                *_values(row, "test", metrics, decimals),
+                *values_of(row, "valid", metrics, decimals),
+                *values_of(row, "test", metrics, decimals),
             ]
             for row in result["chosen"]
         ]
@@ -77,7 +78,7 @@ def _chosen_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
     rows = []
     for name in (key.removeprefix("valid ") for key in row if key.startswith("valid ")):
         base = [number(result["base"]["valid"].get(name), decimals)] if with_base else []
-        values = [_values(row, split, [name], decimals)[0] for split in ("valid", "test")]
+        values = [values_of(row, split, [name], decimals)[0] for split in ("valid", "test")]
         rows.append([display_name(name), *base, *values])
     return [f"Chosen on validation, trial {row['trial']}: {setting}", *text_table(header, rows)]
 
@@ -85,16 +86,19 @@ def _chosen_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
 _STATES = ("complete", "pruned", "failed")
 
 
-def _metrics(result: Mapping[str, Any]) -> list[str]:
+def metrics_of(result: Mapping[str, Any]) -> list[str]:
+    """Names of the objectives, then of what the bounds are about."""
     names = [objective["metric"] for objective in result["objectives"]]
     return list(dict.fromkeys([*names, *(bound["metric"] for bound in result["subject_to"])]))
 
 
-def _values(row: Mapping[str, Any], split: str, metrics: Sequence[str], decimals: int) -> list[str]:
+def values_of(row: Mapping[str, Any], split: str, metrics: Sequence[str], decimals: int) -> list[str]:
+    """Values of a trial on a split as text, a dash where there is none."""
     return [number(row.get(f"{split} {name}"), decimals) for name in metrics]
 
 
-def _order(result: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[bool, float]:
+def order_of(result: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[bool, float]:
+    """What trials are sorted by: those that keep the bounds first, then the first objective, the best first."""
     first = result["objectives"][0]
     value = row[f"valid {first['metric']}"]
     return not row["keeps bounds"], -value if first["bigger"] else value
@@ -110,7 +114,7 @@ def history_figure(result: Mapping[str, Any]) -> Figure:
     Returns:
         The figure; :func:`~recbole_fair.report.style.save_figure` writes it.
     """
-    metrics = _metrics(result)
+    metrics = metrics_of(result)
     both = len(metrics) > 1
     figure, panels = new_figure(1, 2 if both else 1, width=9.6 if both else 6.0, height=4.2)
     axes = list(panels) if both else [panels]
@@ -174,50 +178,3 @@ def _draw_bounds(axes: Axes, result: Mapping[str, Any], x: str | None, y: str) -
             line = axes.axhline if bound["metric"] == y else axes.axvline
             text = f"{display_name(bound['metric'])} {bound['sign']} {bound['bound']:.4g}"
             line(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1, label=text)
-
-
-# -- on the page -------------------------------------------------------------------------------------------------------
-
-
-def tuning_sentences(result: Mapping[str, Any]) -> list[str]:
-    """What a search found."""
-    trials, chosen = result["trials"], result["chosen"]
-    failed = sum(row["state"] == "failed" for row in trials)
-    cut = sum(row["state"] == "pruned" for row in trials)
-    first = f"{len(trials)} settings of {', '.join(result['space'])} were tried on validation"
-    first += f"; {cut} trainings were ended early" if cut else ""
-    first += f"; {failed} failed" if failed else ""
-    if len(chosen) > 1:
-        return [
-            f"{first}.",
-            f"{len(chosen)} of them are not beaten in all objectives at once; test was looked at for these.",
-        ]
-    (row,) = chosen
-    setting = ", ".join(f"{key}={value_text(row[key])}" for key in result["space"])
-    parts = []
-    for name in _metrics(result):
-        valid, test = (_values(row, split, [name], 4)[0] for split in ("valid", "test"))
-        parts.append(f"{display_name(name)} {valid} on validation, {test} on test")
-    sentences = [f"{first}.", f"{setting} is chosen: {'; '.join(parts)}."]
-    if not row["keeps bounds"]:
-        sentences.append("No trial keeps the bounds; this one misses them least.")
-    return sentences
-
-
-def tuning_tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and rows: the best trials, what was chosen, what the objective depends on."""
-    metrics, keys = _metrics(result), list(result["space"])
-    complete = [row for row in result["trials"] if row["state"] == "complete"]
-    best = sorted(complete, key=lambda row: _order(result, row))[: 2 * _SHOWN]
-    shown = ["trial", *keys, *(f"{display_name(name)}, validation" for name in metrics)]
-    rows = [[str(r["trial"]), *(value_text(r[k]) for k in keys), *_values(r, "valid", metrics, 4)] for r in best]
-    tables = [("The best trials", shown, rows)]
-    header = ["trial", *keys, *(f"{display_name(name)}, test" for name in metrics)]
-    rows = [
-        [str(r["trial"]), *(value_text(r[k]) for k in keys), *_values(r, "test", metrics, 4)] for r in result["chosen"]
-    ]
-    tables.append(("Chosen on validation, and what it gives on test", header, rows))
-    if result["importance"]:
-        shares = [[key, f"{share:.0%}"] for key, share in result["importance"].items()]
-        tables.append((f"What {display_name(metrics[0])} depends on", ["key", "share"], shares))
-    return tables
