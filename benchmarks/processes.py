@@ -4,7 +4,8 @@
     python benchmarks/processes.py --data_path=data --dataset=ml-1m
     python benchmarks/processes.py --models SASRec,BPR --steps 300 --processes 1,2
 
-Of each model so many training steps are timed, after a few that are not, and one evaluation of the test users with all
+``--batch`` sets the size of a training batch: steps of a few milliseconds are too short to share. Of each model so many
+training steps are timed, after a few that are not, and one evaluation of the test users with all
 default metrics. Both numbers of processes run in one call, one after the other, and the table ends in their ratios.
 """
 
@@ -61,7 +62,7 @@ class FirstBatches:
         return itertools.islice(iter(self._loader), self._steps)
 
 
-def measured(model: str, dataset: str, data_path: str, steps: int) -> dict[str, Any]:
+def measured(model: str, dataset: str, data_path: str, steps: int, batch: int | None) -> dict[str, Any]:
     """Seconds of one process of the group."""
     import torch
 
@@ -70,7 +71,8 @@ def measured(model: str, dataset: str, data_path: str, steps: int) -> dict[str, 
     from recbole_fair.runs.alone import together
     from recbole_fair.runs.loading import new_trainer
 
-    settings = {"data_path": data_path, "show_progress": False, "state": "error"}
+    settings: dict[str, Any] = {"data_path": data_path, "show_progress": False, "state": "error"}
+    settings |= {} if batch is None else {"train_batch_size": batch}
     config = FairConfig(
         model, dataset, config_dict={**settings, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
     )
@@ -79,19 +81,23 @@ def measured(model: str, dataset: str, data_path: str, steps: int) -> dict[str, 
     trainer._train_epoch(FirstBatches(train, _WARM), 0)
     current().wait()
     start = time.perf_counter()
+    worked = time.process_time()
     trainer._train_epoch(FirstBatches(train, steps), 0)
+    worked = time.process_time() - worked
     current().wait()
     training = time.perf_counter() - start
-    seconds = []
+    seconds, evaluated = [], []
     for _ in range(2):
         current().wait()
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         result = trainer.evaluate(test, load_best_model=False)
         seconds.append(time.perf_counter() - start)
+        evaluated.append(time.process_time() - used)
     assert result is not None
     return {
         "training": training / min(steps, len(train)),
         "evaluation": min(seconds),
+        "of the processor": [1e3 * worked / min(steps, len(train)), min(evaluated)],
         "first": next(iter(result.items())),
         "threads": torch.get_num_threads(),
         "in_parts": trainer._steps._in_parts,
@@ -128,10 +134,11 @@ def main() -> None:
     parser.add_argument("--dataset", default="drawn")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--processes", default="1,2")
+    parser.add_argument("--batch", type=int, help="train_batch_size; the model's own if left out")
     parser.add_argument("--of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.of:
-        print(json.dumps(measured(given.of, given.dataset, given.data_path, given.steps)))
+        print(json.dumps(measured(given.of, given.dataset, given.data_path, given.steps, given.batch)))
         return
     with tempfile.TemporaryDirectory() as folder:
         if given.data_path is None:
@@ -145,6 +152,7 @@ def main() -> None:
                 f"--dataset={given.dataset}",
                 f"--data_path={data_path}",
                 f"--steps={given.steps}",
+                *([f"--batch={given.batch}"] if given.batch else []),
             ]
             by_count = {count: group(count, words) for count in counts}
             one = by_count[counts[0]]
@@ -152,7 +160,9 @@ def main() -> None:
                 ratios = [f"{one[name] / found[name]:.2f}" for name in ("training", "evaluation")]
                 print(
                     f"{model:16} {count} x 1 thread: step {1e3 * found['training']:7.2f} ms ({ratios[0]}), "
-                    f"evaluation {found['evaluation']:6.2f} s ({ratios[1]}), {found['first']}, {found['in_parts']}",
+                    f"evaluation {found['evaluation']:6.2f} s ({ratios[1]}), of the first one's processor "
+                    f"{found['of the processor'][0]:.2f} ms and {found['of the processor'][1]:.2f} s, "
+                    f"{found['first']}, {found['in_parts']}",
                     flush=True,
                 )
 

@@ -24,7 +24,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_fair.errors import FairError, PeerError
-from recbole_fair.io.shared_memory import SharedMemory, shared_memory
 
 T = TypeVar("T")
 
@@ -82,14 +81,12 @@ class Processes:
         world: how many there are.
         share: part of the running batch's targets that this process holds; 1 while it holds the whole batch.
         shared: whether the running batch is shared among the processes.
-        memory: what processes on one machine exchange numbers by; None: sockets, or GPUs.
     """
 
     def __init__(self, place: Place, device: torch.device | None = None) -> None:
         self.rank, self.world = place.rank, place.world
         self.device = device or torch.device("cpu")
         self.share, self.shared = 1.0, False
-        self.memory: SharedMemory | None = None
         self._patient: Any = None
 
     @property
@@ -112,26 +109,13 @@ class Processes:
         """
         if self.several:
             with _answers():
-                if self.memory is not None and values.device.type == "cpu":
-                    self._add_in(self.memory, values)
-                elif values.device == self.device or self.device.type == "cpu":
+                if values.device == self.device or self.device.type == "cpu":
                     dist.all_reduce(values)
                 else:
                     moved = values.to(self.device)
                     dist.all_reduce(moved)
                     values.copy_(moved)
         return values
-
-    @staticmethod
-    def _add_in(memory: SharedMemory, values: Tensor) -> None:
-        flat = values.detach().contiguous().view(-1)
-        for piece, parts in memory.exchange(flat):
-            total = torch.add(parts[0], parts[1])
-            for part in parts[2:]:
-                total += part
-            flat[piece] = total
-        if flat.data_ptr() != values.data_ptr():
-            values.detach().copy_(flat.view_as(values))
 
     def any(self, flag: bool) -> bool:
         """Whether it holds for any process."""
@@ -157,12 +141,7 @@ class Processes:
         mine[: len(values)] = kind
         found = [torch.empty_like(mine) for _ in sizes]
         with _answers():
-            if self.memory is not None and mine.device.type == "cpu":
-                for piece, places in self.memory.exchange(mine.view(-1)):
-                    for one, place in zip(found, places, strict=True):
-                        one.view(-1)[piece] = place
-            else:
-                dist.all_gather(found, mine.contiguous())
+            dist.all_gather(found, mine.contiguous())
         parts = [part[:size].to(values.device) for part, size in zip(found, sizes, strict=True)]
         return [part.bool() for part in parts] if as_bytes else parts
 
@@ -341,10 +320,7 @@ def join(use_gpu: bool = False, timeout: float = TIMEOUT) -> Processes:
                 f"{os.environ['MASTER_PORT']} ({_first_line(error)})."
             ) from error
         atexit.register(leave)
-    joined = Processes(where, device)
-    if not use_gpu:
-        joined.memory = shared_memory(where.rank, where.world, timeout, joined.gather_values)
-    _current = joined
+    _current = Processes(where, device)
     return _current
 
 

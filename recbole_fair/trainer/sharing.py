@@ -221,7 +221,9 @@ class SharedSteps:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             random.seed(seed)
             np.random.seed(seed)
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(seed)
             try:
                 yield
             finally:

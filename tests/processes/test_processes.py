@@ -295,8 +295,9 @@ def killed_at(moment: float | None, rank: int, number: int, data: Path) -> tuple
     waited = time.monotonic()
     while moment is None and not list(Path("saved").glob("*.pth")) and time.monotonic() < waited + 200:
         time.sleep(0.1)
+    while len(children := processes_of(run.pid)) < 2 and time.monotonic() < waited + 200:
+        time.sleep(0.05)
     time.sleep(moment or 0.0)
-    children = processes_of(run.pid)
     start = time.monotonic()
     os.kill(children[rank] if rank >= 0 else run.pid, number)
     _, said = run.communicate(timeout=60)
