@@ -133,6 +133,20 @@ class QuickReading(Dataset):
 
     # -- filters and ids -----------------------------------------------------------------------------------------
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        if self.config["filter_inter_by_user_or_item"] is not True:
+            return
+        kept = np.ones(len(self.inter_feat), dtype=bool)
+        for field, feat in ((self.uid_field, self.user_feat), (self.iid_field, self.item_feat)):
+            if feat is None:
+                continue
+            codes, size, named = numbered(self.inter_feat[field], feat[field])
+            known = np.zeros(size + 1, dtype=bool)
+            known[named] = True
+            known[size] = False  # -1, whom no interaction names
+            kept &= known[codes]
+        self.inter_feat = _rows(self.inter_feat, kept)
+
     def _filter_by_inter_num(self) -> None:
         if self.uid_field is None or self.iid_field is None:
             return
@@ -147,11 +161,11 @@ class QuickReading(Dataset):
             sides.append(Side(codes, size, feature, within, intervals[0][1] if intervals else -1))
         if sides[0].within is None and sides[1].within is None:
             return
-        self.inter_feat = self.inter_feat[kept_rows(*sides)]
+        self.inter_feat = _rows(self.inter_feat, kept_rows(*sides))
         if self.user_feat is not None:
-            self.user_feat = self.user_feat[sides[0].kept]
+            self.user_feat = _rows(self.user_feat, sides[0].kept)
         if self.item_feat is not None:
-            self.item_feat = self.item_feat[sides[1].kept]
+            self.item_feat = _rows(self.item_feat, sides[1].kept)
 
     def _reset_index(self) -> None:
         # Rows that a filter took are views; what follows writes into them.
@@ -159,7 +173,8 @@ class QuickReading(Dataset):
             feat: pd.DataFrame = getattr(self, name)
             if feat.empty:
                 raise ValueError("Some feat is empty, please check the filtering settings.")
-            setattr(self, name, feat.reset_index(drop=True))
+            if not feat.index.equals(pd.RangeIndex(len(feat))):
+                setattr(self, name, feat.reset_index(drop=True))
 
     def _remap(self, remap_list: list[_Part]) -> None:
         """Number the tokens of columns that share one numbering, in order of appearance, from 1; 0 is no token."""
@@ -209,6 +224,14 @@ class QuickReading(Dataset):
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
         self._waits = True  # what sorts or shuffles from here on is followed by the split
+
+    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
+        lists = {name: data[name] for name in data if self.field2type[name] == FeatureType.TOKEN_SEQ}
+        if not lists or not len(data):
+            return super()._dataframe_to_interaction(data)
+        others = super()._dataframe_to_interaction(data.drop(columns=list(lists)))
+        tables = {name: _padded(column, self.field2seqlen[name]) for name, column in lists.items()}
+        return Interaction({name: tables[name] if name in tables else others[name] for name in data})
 
     def copy(self, new_inter_feat: Interaction) -> Dataset:
         """This data set with other interactions, which are in order already."""
@@ -348,6 +371,20 @@ class QuickReading(Dataset):
             index = torch.from_numpy(part if self._order is None else self._order[part])
             parts.append(self.copy(Interaction({name: column[index] for name, column in columns.items()})))
         return parts
+
+
+def _rows(frame: pd.DataFrame, kept: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """The rows that are kept; the frame itself where all are."""
+    return frame if kept.all() else frame[kept]
+
+
+def _padded(lists: pd.Series, most: int) -> torch.Tensor:
+    """``[n, L]`` ids of lists, cut to so many and padded with 0 at the right."""
+    cut = [ids[:most] for ids in lists]
+    lengths = np.fromiter(map(len, cut), dtype=np.int64, count=len(cut))
+    table = np.zeros((len(cut), int(lengths.max())), dtype=np.int64)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate(cut)
+    return torch.from_numpy(table)
 
 
 def _tokens(column: TextColumn) -> pd.Categorical:
