@@ -68,7 +68,7 @@ def executable(command: str) -> list[str]:
 
 def form(text: str) -> list[str]:
     """Lines of what was printed without numbers, rules and the widths of columns."""
-    text = re.sub(r"saved/[\w.-]+\.pth|results/[\w.-]+", "FILE", text)
+    text = re.sub(r"saved/[\w.-]+\.pth|results/[\w.-]+|(?<= )/\S+/python[\d.]*|\bLinux\S+", "FILE", text)
     lines = (" ".join(NUMBER.sub("#", line).split()) for line in text.splitlines())
     return [line for line in lines if line and not set(line) <= set("- ")]
 
