@@ -12,7 +12,7 @@ import pytest
 from recbole_fair.io.verbosity import Verbosity, set_verbosity
 from recbole_fair.quick_start import run_recbole_fair
 
-pytestmark = pytest.mark.slow  # two minutes of trainings
+pytestmark = pytest.mark.slow  # minutes of trainings; the frontier of all methods takes most of them
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
