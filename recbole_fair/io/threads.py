@@ -1,9 +1,8 @@
 """Parts of one computation side by side, each in a thread of its own.
 
-PyTorch splits every single operation among its threads and waits for all of them after each. Where operations are
-small, as in a training step of a small model, that waiting costs as much as the second core brings. Here each thread
-does a whole part, operation after operation, and they wait for each other once. Python's lock is no obstacle: PyTorch
-lets go of it inside every operation.
+PyTorch splits every single operation among its threads, and NumPy and pandas split nothing. Here each thread does a
+whole part, operation after operation, and they wait for each other once. Worth it where a part is a few long
+operations, which let go of Python's lock; many short ones, such as a training step of a small model, wait for it.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -26,37 +24,12 @@ _pool: ThreadPoolExecutor | None = None
 
 
 class _Own(threading.local):
-    """What holds in one thread.
-
-    Attributes:
-        inside: whether it does a part already; parts of parts follow one another.
-        threads: how many are for parts while operations have one; None where they have all.
-    """
+    """Whether a thread does a part already; parts of parts follow one another."""
 
     inside = False
-    threads: int | None = None
 
 
 _own = _Own()
-
-
-@contextmanager
-def alone_between_parts() -> Iterator[None]:
-    """Inside the block this thread's operations take one core, and parts still take all.
-
-    For loops whose work is done in parts: what is left between them is small, and on a busy machine two cores that wait
-    for each other after every operation wait for the scheduler.
-    """
-    if _own.inside or _own.threads is not None:
-        yield
-        return
-    _own.threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(_own.threads)
-        _own.threads = None
 
 
 def parts_for(rows: int, least: int) -> int:
@@ -69,7 +42,7 @@ def parts_for(rows: int, least: int) -> int:
     Returns:
         At most the number of PyTorch's threads, and 1 inside of a part.
     """
-    return 1 if _own.inside else max(1, min(_own.threads or torch.get_num_threads(), rows // least, _MOST))
+    return 1 if _own.inside else max(1, min(torch.get_num_threads(), rows // least, _MOST))
 
 
 def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
@@ -87,7 +60,7 @@ def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
     if len(works) <= 1 or _own.inside:
         return [work() for work in works]
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    width, pool = max(1, (_own.threads or threads) // len(works)), _workers()
+    width, pool = max(1, threads // len(works)), _workers()
     futures = [pool.submit(_run, work, width, grad) for work in works]
     try:
         wait(futures)
@@ -115,7 +88,7 @@ def _forget() -> None:
     """A process that was forked off has none of its parent's threads."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
-    _own.inside, _own.threads = False, None
+    _own.inside = False
 
 
 if sys.platform != "win32":

@@ -16,7 +16,7 @@ import functools
 import logging
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +27,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 from torch.nn.utils.clip_grad import clip_grad_norm_
 
-from recbole_fair.data.batches.sequences import WindowLoader
 from recbole_fair.data.contract import TrainingLoader
 from recbole_fair.errors import FairError
 from recbole_fair.io.processes import Processes, add_all, current
-from recbole_fair.io.threads import alone_between_parts
 from recbole_fair.trainer.resumption import other_optimizers, progress_of, restore_progress
 from recbole_fair.trainer.whole_batches import look_at_whole_batches
 
@@ -90,13 +88,10 @@ class SharedSteps:
     @contextmanager
     def epoch(self, train_data: TrainingLoader, epoch: int) -> Iterator[None]:
         """Inside the block the model's losses are those of this process's part, and optimizers add gradients up."""
-        trainer, model = self._trainer, self._trainer.model
         if not self.processes.several:
-            # Windows are trained in parts side by side, unless their softmax is a sampled one.
-            parts = isinstance(train_data, WindowLoader) and not trainer.config["softmax_negatives"]
-            with alone_between_parts() if parts else nullcontext():
-                yield
+            yield
             return
+        trainer, model = self._trainer, self._trainer.model
         self._times = _rows_a_positive(train_data)
         self._epoch, self._step = epoch, 0
         self._clip, trainer.clip_grad_norm = trainer.clip_grad_norm, None

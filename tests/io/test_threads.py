@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from recbole_fair.io.threads import alone_between_parts, in_threads, parts_for
+from recbole_fair.io.threads import in_threads, parts_for
 
 
 @pytest.fixture
@@ -56,14 +56,6 @@ def test_how_many_parts(two_threads: None) -> None:
     assert in_threads([lambda: parts_for(1000, 4)] * 2) == [1, 1]  # no parts of parts
     torch.set_num_threads(1)
     assert parts_for(1000, 4) == 1
-
-
-def test_operations_between_parts_take_one_core(two_threads: None) -> None:
-    with alone_between_parts(), alone_between_parts():
-        assert (torch.get_num_threads(), parts_for(1000, 4)) == (1, 2)
-        assert in_threads([torch.get_num_threads] * 2) == [1, 1]
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -233,44 +231,3 @@ def test_a_sampled_softmax_learns_and_draws_from_the_training_items(small_data, 
             losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert set(model.state_dict()) == set(RecBoleSASRec(config, train._dataset).state_dict())
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    with torch.autograd.set_detect_anomaly(False):
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_halves_side_by_side_are_the_batch(small_data, two_threads, monkeypatch, dropout):
-    """Loss and gradients of a batch in two threads: those of one pass; with dropout, the same at every repetition."""
-    changes = {"hidden_dropout_prob": dropout, "attn_dropout_prob": dropout, "window_stride": 3}
-    config, train, *_ = build(small_data, train_batch_size=60, **changes)
-    model = SASRec(config, train.dataset).train()
-    batch = next(iter(train))
-    assert len(batch) >= 8
-
-    def found():
-        torch.manual_seed(7)
-        model.zero_grad(set_to_none=True)
-        (3 * model.calculate_loss(batch)).backward()
-        after = torch.rand(())
-        return model.calculate_loss(batch).item(), after, [p.grad.clone() for p in model.parameters()]
-
-    threads = []
-    part = model._loss_of
-    monkeypatch.setattr(model, "_loss_of", lambda *x: threads.append(threading.get_ident()) or part(*x))
-    first, second = found(), found()
-    assert len(set(threads)) >= 2
-    assert threading.get_ident() not in threads
-    assert first[:2] == second[:2]
-    assert all(torch.equal(a, b) for a, b in zip(first[2], second[2], strict=True))
-    if dropout == 0.0:
-        torch.set_num_threads(1)
-        alone = found()
-        assert alone[0] == pytest.approx(first[0], rel=1e-6)
-        for a, b in zip(first[2], alone[2], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

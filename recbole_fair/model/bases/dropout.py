@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,25 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LEVELS = 65536
-
-
-class _Source(threading.local):
-    """Where a thread's seeds come from: torch's global generator, or one of its own."""
-
-    generator: torch.Generator | None = None
-
-
-_source = _Source()
-
-
-@contextmanager
-def own_masks(seed: int) -> Iterator[None]:
-    """Inside the block this thread's masks follow from a seed, whatever other threads draw meanwhile."""
-    _source.generator = torch.Generator().manual_seed(seed)
-    try:
-        yield
-    finally:
-        _source.generator = None
 
 
 def dropout_factors(n: int, probability: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,7 +24,7 @@ def dropout_factors(n: int, probability: float, dtype: torch.dtype = torch.float
         probability: share of zeros, in ``[0, 1)``.
         dtype: of the factors.
     """
-    seed = int(torch.randint(2**63 - 1, (), generator=_source.generator))
+    seed = int(torch.randint(2**63 - 1, ()))
     words = np.random.Generator(np.random.SFC64(seed)).bit_generator.random_raw((n + 3) // 4)
     bits = torch.from_numpy(words.view(np.int16))[:n]
     threshold = round(probability * _LEVELS) - _LEVELS // 2

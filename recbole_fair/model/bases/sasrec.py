@@ -8,7 +8,6 @@ evaluation computes the last block only for the position that is scored.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -25,17 +24,14 @@ from recbole_fair.data.batches.windows import WINDOW_ITEMS, WINDOW_TARGETS
 from recbole_fair.data.contract import DataSet
 from recbole_fair.data.facts.interactions import training_interactions
 from recbole_fair.errors import FairError
-from recbole_fair.io.threads import parts_for
 from recbole_fair.model.bases.blocks import Attention, Rows, packed_block
-from recbole_fair.model.bases.dropout import fast_dropout, own_masks
+from recbole_fair.model.bases.dropout import fast_dropout
 from recbole_fair.model.bases.keys import SASREC_KEYS
 from recbole_fair.model.bases.loss import chunked_cross_entropy
 from recbole_fair.model.bases.sampled import NegativeItems, sampled_cross_entropy
-from recbole_fair.model.bases.side_by_side import loss_of_parts
 from recbole_fair.model.bases.split import Split
 
 _NEGATIVES_POWER = 0.5
-_LEAST_WINDOWS = 4  # of a part that has a thread of its own
 
 
 def columns_needed(item_seq: Tensor, lengths: Tensor) -> int:
@@ -164,29 +160,7 @@ class SASRec(Split, RecBoleSASRec):
                 loss: Tensor = super().calculate_loss(interaction)
                 return loss
             return self._softmax_loss(self.represent_users(interaction), interaction[self.POS_ITEM_ID])
-        return self._window_loss(interaction[WINDOW_ITEMS], interaction[WINDOW_TARGETS])
-
-    def _window_loss(self, items: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the targets of windows; on a CPU with several cores, of parts of them side by side."""
-        # A sampled softmax is for large tables, of whose gradient there should be one only.
-        # Anomaly detection, which importing RecBole's models switches on, stands still when two threads differentiate.
-        usual = torch.is_grad_enabled() and not torch.is_anomaly_enabled()
-        apart = usual and self._trains_packed(items) and not self._negatives
-        parts = parts_for(len(items), _LEAST_WINDOWS) if apart else 1
-        counts = [int((targets[part::parts] > 0).sum()) for part in range(parts)]
-        if parts == 1 or min(counts) == 0:
-            return self._loss_of(items, targets)
-        seeds = torch.randint(2**63 - 1, (parts,)).tolist()
-
-        def part_loss(part: int) -> Tensor:
-            with own_masks(seeds[part]):
-                loss = self._loss_of(items[part::parts], targets[part::parts])
-            return loss * (counts[part] / sum(counts))
-
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return loss_of_parts([functools.partial(part_loss, part) for part in range(parts)], parameters)
-
-    def _loss_of(self, items: Tensor, targets: Tensor) -> Tensor:
+        items, targets = interaction[WINDOW_ITEMS], interaction[WINDOW_TARGETS]
         positions = scored_positions(items, targets.shape[1])
         wanted = targets > 0
         if self._trains_packed(items):

@@ -8,6 +8,7 @@ are then those of the items that have it, or the users who have it themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from recbole_fair.data.facts.interactions import Interactions, training_interact
 from recbole_fair.data.facts.popularity import count_items, select_head_tail
 from recbole_fair.errors import FairError
 from recbole_fair.io.atomic import atomic_file
+from recbole_fair.io.processes import current
 from recbole_fair.model.bases.split import Split
 from recbole_fair.model.concept_steering import ConceptSteering
 from recbole_fair.model.popsteer.description import describe_neurons, describe_sae
@@ -43,7 +45,7 @@ from recbole_fair.model.popsteer.neurons import (
 )
 from recbole_fair.model.popsteer.quality import SAEQuality, measure_sae
 from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae
-from recbole_fair.model.popsteer.vectors import UserVectors, represented
+from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.sided_users import SidedUsers, users_of
 
@@ -152,7 +154,12 @@ class PopSteer(ConceptSteering):
         """Batches ``[B, d]`` of the base's representations of some users."""
         self.base.eval()
         device = self.base.item_representations().device
-        yield from represented(self.base, users.batches(self.rows_at_once[device.type != "cpu"]), device)
+        processes, batches = current(), users.batches(self.rows_at_once[device.type != "cpu"])
+        while turn := list(itertools.islice(batches, processes.world)):  # a batch for each process
+            own = turn[processes.rank] if processes.rank < len(turn) else None
+            nothing = torch.zeros(0, self.sae.d_in, device=device)
+            found = nothing if own is None else self.base.represent_users(own.to(device))
+            yield from processes.gather(found)[: len(turn)]
 
     def profile_moments(
         self, concept: Concept, inter: Interactions, show: bool, most: int | None = None

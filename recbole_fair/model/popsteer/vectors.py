@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +21,6 @@ from torch import Tensor
 
 from recbole_fair.errors import FairError
 from recbole_fair.io.processes import current
-from recbole_fair.io.threads import in_threads, parts_for
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
@@ -88,22 +85,19 @@ def collect_prefix_vectors(
     try:
         begins = range(0, len(order), rows)
         shared = processes.several and len(begins) >= processes.world
-        own = begins[processes.rank :: processes.world] if shared else begins
-
-        def encoded(begin: int) -> tuple[Tensor, Tensor]:
+        for number, begin in enumerate(begins):
+            if shared and number % processes.world != processes.rank:
+                continue
             index = order[begin : begin + rows]
-            return _encode_rows(base, users, sequence, (first[index], last[index], keep[index]), device)
-
-        most = _side_by_side(base, device)
-        for turn in (own[at : at + most] for at in range(0, len(own), most)):
-            for begin, (out, target) in zip(turn, in_threads([partial(encoded, begin) for begin in turn]), strict=True):
-                if vectors is None:
-                    vectors = _room(out, len(items), most_mb)
-                    if shared:
-                        vectors.zero_()  # each process adds its own rows to those of the others
-                vectors[target] = out
-                if progress is not None:
-                    progress(min(begin + rows, len(order)), len(order), "")
+            rows_of = (first[index], last[index], keep[index])
+            out, target = _encode_rows(base, users, sequence, rows_of, device)
+            if vectors is None:
+                vectors = _room(out, len(items), most_mb)
+                if shared:
+                    vectors.zero_()  # each process adds its own rows to those of the others
+            vectors[target] = out
+            if progress is not None:
+                progress(min(begin + rows, len(order)), len(order), "")
     finally:
         base.train(was_training)
     assert vectors is not None, "training data without interactions"
@@ -115,32 +109,6 @@ def collect_prefix_vectors(
     if which == "last":
         return UserVectors(vectors[is_last.to(device)], owners[is_last], is_last[is_last])
     return UserVectors(vectors, owners, is_last)
-
-
-@torch.no_grad()
-def represented(base: Any, batches: Iterable[Interaction], device: torch.device) -> Iterator[Tensor]:
-    """Representations ``[B, d]`` of batches of users, several batches at a time.
-
-    Args:
-        base: the model, in evaluation mode.
-        batches: its inputs; drawn in order, in the calling thread.
-        device: of the model.
-    """
-    processes, waiting = current(), iter(batches)
-    if not processes.several:
-        most = _side_by_side(base, device)
-        while turn := list(islice(waiting, most)):
-            yield from in_threads([partial(base.represent_users, batch.to(device)) for batch in turn])
-        return
-    while turn := list(islice(waiting, processes.world)):  # a batch for each process
-        own = turn[processes.rank] if processes.rank < len(turn) else None
-        found = base.item_representations()[:0] if own is None else base.represent_users(own.to(device))
-        yield from processes.gather(found)[: len(turn)]
-
-
-def _side_by_side(base: Any, device: torch.device) -> int:
-    """Batches at a time: one a thread, where a model is known to draw nothing and to keep nothing."""
-    return parts_for(torch.get_num_threads(), 1) if base.encodes_positions and device.type == "cpu" else 1
 
 
 def _room(like: Tensor, n: int, most_mb: int | None) -> Tensor:
