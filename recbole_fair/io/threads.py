@@ -48,16 +48,22 @@ def parts_for(rows: int, least: int) -> int:
 def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
     """Results of some functions, computed side by side, in their order.
 
-    Each has its share of PyTorch's threads and the caller's grad mode. A single one runs where it is called. They must
-    not draw from the global generators, whose order would be a matter of chance.
+    As many at a time as :func:`parts_for` says. Each has its share of PyTorch's threads and the caller's grad mode. A
+    single one runs where it is called. They must not draw from the global generators, whose order would be a matter of
+    chance.
 
     Args:
-        works: the functions, at most eight.
+        works: the functions, any number.
 
     Raises:
-        Exception: the first that one of them raises, after all have ended.
+        Exception: the first that one of them raises, after those of its turn have ended.
     """
-    if len(works) <= 1 or _own.inside:
+    most = parts_for(len(works), 1)
+    return [found for at in range(0, len(works), most) for found in _at_once(works[at : at + most])]
+
+
+def _at_once(works: Sequence[Callable[[], T]]) -> list[T]:
+    if len(works) == 1:
         return [work() for work in works]
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     width, pool = max(1, threads // len(works)), _workers()

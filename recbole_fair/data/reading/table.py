@@ -321,9 +321,8 @@ def _parsed(
         except NumberError as error:
             raise _no_number(path, name, line + block.line_of(error.row), error.text) from error
 
-    works, most = [partial(found, name) for name in columns], parts_for(len(columns), 1)
     try:
-        parts = [part for at in range(0, len(works), most) for part in in_threads(works[at : at + most])]
+        parts = in_threads([partial(found, name) for name in columns])
     except FairError as error:
         return error
     return len(block), _lines(line, block.lines), parts

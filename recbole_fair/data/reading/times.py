@@ -16,7 +16,7 @@ from recbole_fair.data.contract import DataSet
 from recbole_fair.data.reading.order import stable_order
 from recbole_fair.data.reading.table import Table
 from recbole_fair.errors import FairError
-from recbole_fair.io.threads import in_threads, parts_for
+from recbole_fair.io.threads import in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,7 @@ def keep_order_of_times(config: Settings, dataset: DataSet) -> None:
         logger.info("'%s' counts from the first interaction: single precision does not hold the times apart.", field)
     by_time = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
     if by_time and config["benchmark_filename"] is None and order is not None and _loses(rising - first):
-        works, most = [partial(feat[name].array.take, order) for name in feat], parts_for(len(feat.columns), 1)
-        columns = [one for at in range(0, len(works), most) for one in in_threads(works[at : at + most])]
+        columns = in_threads([partial(feat[name].array.take, order) for name in feat])
         dataset.inter_feat = pd.DataFrame(dict(zip(feat, columns, strict=True)), copy=False)
 
 
