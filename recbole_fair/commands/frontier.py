@@ -32,6 +32,7 @@ Examples:
 @click.option("--x", multiple=True, default=("GiniIndex@10",), show_default=True, help="Metric to better; several.")
 @click.option("--y", default="NDCG@10", show_default=True, help="Metric that may lose.")
 @click.option("--loss", multiple=True, type=float, default=(0.05, 0.1), show_default=True, help="Budget: share of y.")
+@click.option("--refine", type=int, default=2, show_default=True, help="Rounds of settings between those of the grid.")
 @click.option("--methods", help="Names joined by commas; all that apply if left out.")
 @click.option("--fitted", multiple=True, help="Checkpoint of a model fitted on this base; those beside it are found.")
 @click.option("--fit", help="Names of models, joined by commas, to fit on this base where there is none yet.")
@@ -46,6 +47,7 @@ def frontier_command(
     x: tuple[str, ...],
     y: str,
     loss: tuple[float, ...],
+    refine: int,
     methods: str | None,
     fitted: tuple[str, ...],
     fit: str | None,
@@ -80,7 +82,8 @@ def frontier_command(
         else:
             words = [path] if Path(path).is_file() else names_in(path)
             paths = [found_checkpoint(one, config_dict) for one in words or [path]]
-        options: dict[str, Any] = {"fitted": fitted, "fit": to_fit, "save": save, "config_dict": config_dict}
+        options: dict[str, Any] = {"fitted": fitted, "fit": to_fit, "save": save, "refine": refine}
+        options["config_dict"] = config_dict
         if len(paths) > 1:
             study = frontier_datasets(paths, x, y, loss, names, output=output, **options)
             report_failures(study.failed_files)

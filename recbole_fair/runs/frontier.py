@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from recbole_fair.analysis.frontier import Point, front_by_method, hypervolume
+from recbole_fair.analysis.refining import between
 from recbole_fair.config.catalogue import method_keys
 from recbole_fair.config.fair_config import FairConfig
 from recbole_fair.config.keys import did_you_mean
@@ -68,6 +69,7 @@ def frontier_checkpoint(
     output: str | Path | None = None,
     save: str | Path | None = None,
     config_dict: Mapping[str, Any] | None = None,
+    refine: int = 2,
 ) -> FrontierDocument:
     """Try every post-hoc method that applies to a checkpoint, and say which is best within a budget of accuracy.
 
@@ -85,16 +87,18 @@ def frontier_checkpoint(
         save: where to write the winner of the first ``x`` and the first budget as a checkpoint.
         config_dict: settings to change, such as ``data_path`` or ``group_field``; keys of a method that is fitted
             (``sae_scale``) are for its fit.
+        refine: rounds of further settings, from 0: each lies between a method's best within a budget and the next
+            stronger one (:func:`~recbole_fair.analysis.refining.between`).
 
     Returns:
         The document: ``base``, ``settings`` (a row each), ``methods`` (with hypervolumes), ``winners`` (a row a metric,
         budget and method, with intervals and differences for the first ones), ``skipped``, and what names the run.
 
     Raises:
-        FairError: for a checkpoint or settings that cannot be used, or budgets out of (0, 1).
+        FairError: for a checkpoint or settings that cannot be used, budgets out of (0, 1), or ``refine`` below 0.
     """
     start = time.perf_counter()
-    x, y, budgets = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y), _checked(loss)
+    x, y, budgets = [metric_name(name) for name in dict.fromkeys(x)], metric_name(y), _checked(loss, refine)
     model_file = named_checkpoint(model_file, config_dict)
     content = open_checkpoint(model_file)
     given = dict(config_dict or {})
@@ -109,15 +113,13 @@ def frontier_checkpoint(
         base = {split: dict(trainer.evaluator.evaluate(bench.lists.structs[split])) for split in splits}
         _open_fitted(bench, files, changes, stack)
         tries, skipped = _tries(bench, methods)
-        digests = [file_digest(file) for file in (model_file, *files.values())]
-        depends_on = {"checkpoints": digests, "settings": settings_of_numbers(plain_config(config))}
-        about = {**depends_on, "version": versions()}
-        journal = None if output is None else journal_of_each(f"{output}.partial.jsonl", about)
-        points, resumed = _measure_all(bench, tries, journal, bool(config["show_progress"]))
+        depends_on = _what_numbers_depend_on(config, [model_file, *files.values()])
+        journal = None if output is None else _journal(f"{output}.partial.jsonl", depends_on)
+        points, tries, resumed = _all_rounds(bench, tries, journal, base["valid"], (x, y, budgets), refine)
         rows, chosen = winner_rows(bench, points, base, x, y, budgets, int(config["bootstrap"] or 200))
         result = FrontierDocument(
             checkpoint=str(model_file),
-            key=digest_of([depends_on, x, y, budgets, [one.__dict__ for one in tries]]),
+            key=digest_of([depends_on, x, y, budgets, refine, [one.__dict__ for one in tries]]),
             x=x,
             y=y,
             loss=budgets,
@@ -171,7 +173,18 @@ def _config(
     return config, changes
 
 
-def _checked(loss: Sequence[float]) -> list[float]:
+def _what_numbers_depend_on(config: FairConfig, files: Sequence[str | Path]) -> dict[str, Any]:
+    digests = [file_digest(file) for file in files]
+    return {"checkpoints": digests, "settings": settings_of_numbers(plain_config(config))}
+
+
+def _journal(path: str, depends_on: Mapping[str, Any]) -> Journal:
+    return journal_of_each(path, {**depends_on, "version": versions()})
+
+
+def _checked(loss: Sequence[float], refine: int) -> list[float]:
+    if refine < 0:
+        raise FairError(f"refine={refine} is not allowed: give a number of rounds, from 0.")
     budgets = sorted(dict.fromkeys(float(share) for share in loss))
     for share in budgets:
         if not 0 < share < 1:
@@ -256,7 +269,42 @@ def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list
     return tries, skipped
 
 
-def _measure_all(bench: Bench, tries: Sequence[Try], journal: Journal | None, show: bool) -> tuple[list[Point], int]:
+def _all_rounds(
+    bench: Bench,
+    tries: Sequence[Try],
+    journal: Journal | None,
+    base: Mapping[str, float],
+    goal: tuple[Sequence[str], str, Sequence[float]],
+    refine: int,
+) -> tuple[list[Point], list[Try], int]:
+    """The grids' points and those of further rounds; what was tried, and how much an earlier call had measured."""
+    show = bool(bench.lists.trainer.config["show_progress"])
+    points, resumed = _measure_all(bench, tries, journal, show, "Frontier")
+    everything = list(tries)
+    for number in range(refine):
+        further = _allowed(bench, between(points, base, *goal))
+        found, known = _measure_all(bench, further, journal, show, f"Frontier, between settings {number + 1}")
+        points, everything, resumed = [*points, *found], [*everything, *further], resumed + known
+    return points, everything, resumed
+
+
+def _allowed(bench: Bench, settings: Sequence[tuple[str, dict[str, Any]]]) -> list[Try]:
+    """Those of the settings that their methods take."""
+    allowed = []
+    for method, setting in settings:
+        try:
+            if method not in bench.fitted:
+                bench.lists.made(method, setting)
+        except FairError as error:
+            logger.debug("Not tried: %s", error)
+            continue
+        allowed.append(Try(method, setting))
+    return allowed
+
+
+def _measure_all(
+    bench: Bench, tries: Sequence[Try], journal: Journal | None, show: bool, title: str
+) -> tuple[list[Point], int]:
     """All points in their order, and how many of them an earlier call had measured."""
     names = [{"method": one.method, **one.setting} for one in tries]
     known: list[Any] = current().of_first([None if journal is None else journal.get(name) for name in names])
@@ -268,7 +316,7 @@ def _measure_all(bench: Bench, tries: Sequence[Try], journal: Journal | None, sh
             journal.add(names[index], found)
         return found
 
-    now = shared_out(missing, measured, "Frontier", show)
+    now = shared_out(missing, measured, title, show)
     points = []
     for index, one in enumerate(tries):
         found = now[index] if known[index] is None else known[index]

@@ -131,24 +131,41 @@ def test_the_bias_of_a_saved_winner_folds_into_the_scores(base: str, in_tmp: Pat
     assert torch.equal(served.item_bias, -bias)
 
 
-def test_an_interrupted_frontier_goes_on(base: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refining_adds_settings_and_makes_no_winner_worse(base: str, in_tmp: Path) -> None:
+    what: dict[str, Any] = {**WHAT, "loss": [0.1], "methods": ["Penalty", "Tilt", "FairCo"]}
+    grid = frontier_checkpoint(base, **what, refine=0)
+    refined = frontier_checkpoint(base, **what)
+    n = len(grid["settings"])
+    settings = [(row["method"], row["setting"]) for row in refined["settings"]]
+    assert settings[:n] == [(row["method"], row["setting"]) for row in grid["settings"]]
+    assert len(settings) > n
+    assert all(setting not in settings[:place] for place, setting in enumerate(settings))
+    best = {(row["x"], row["method"]): row["valid"] for row in refined["winners"]}
+    for row in grid["winners"]:
+        assert best[row["x"], row["method"]][row["x"]] <= row["valid"][row["x"]]
+    least = 0.9 * grid["base"]["valid"]["ndcg@5"]
+    assert all(row["valid"]["ndcg@5"] >= least for row in refined["winners"])
+
+
+@pytest.mark.parametrize("stop", [5, 28])  # among the settings of the grid, and among those between them
+def test_an_interrupted_frontier_goes_on(base: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     what: dict[str, Any] = {**WHAT, "methods": ["Penalty", "IPR"], "output": "out/f"}
     measured = []
     measure = module.Bench.measure
 
-    def until_the_fifth(bench: module.Bench, one: module.Try) -> Any:
-        if len(measured) == 5:
+    def until_the_stop(bench: module.Bench, one: module.Try) -> Any:
+        if len(measured) == stop:
             raise KeyboardInterrupt
         measured.append(one)
         return measure(bench, one)
 
-    monkeypatch.setattr(module.Bench, "measure", until_the_fifth)
+    monkeypatch.setattr(module.Bench, "measure", until_the_stop)
     with pytest.raises(KeyboardInterrupt):
         frontier_checkpoint(base, **what)
     assert Path("out/f.partial.jsonl").exists()
     monkeypatch.setattr(module.Bench, "measure", measure)
     result = frontier_checkpoint(base, **what)
-    assert result["resumed"] == 5
+    assert result["resumed"] == stop
     fresh = frontier_checkpoint(base, **{**what, "output": None})
     assert [dict(row) for row in fresh["settings"]] == [dict(row) for row in result["settings"]]
 
@@ -163,7 +180,7 @@ def test_a_model_fitted_on_the_base_is_found_and_fitted_where_there_is_none(base
         copy, **WHAT, methods=["PopSteerSASRec", "Penalty"], fit=["PopSteerSASRec"], config_dict=STEERED, save="w.pth"
     )
     rows = [row for row in result["settings"] if row["method"] == "PopSteerSASRec"]
-    assert len(rows) == 50
+    assert len(rows) >= 50  # and further ones between them
     (fitted,) = alone.glob("PopSteerSASRec-*.pth")
     row = rows[-1]
     single = evaluate_checkpoint(fitted, {**row["setting"], "metrics": ["NDCG", "GiniIndex"], "topk": [5]})
@@ -177,6 +194,7 @@ def test_a_model_fitted_on_the_base_is_found_and_fitted_where_there_is_none(base
     [
         ({"loss": [1.5]}, "loss=1.5 is not allowed"),
         ({"loss": []}, "at least one budget"),
+        ({"refine": -1}, "refine=-1 is not allowed"),
         ({"methods": ["Lorentz"]}, "did you mean 'Lorenz'"),
         ({"methods": ["PUFR"]}, "No method applies"),
         ({"x": ["Gini@5"]}, "no metric named 'Gini'"),
