@@ -12,6 +12,9 @@ Data: all items and users of the files, per-user random 8:1:1, one split for all
 several seeds on the same data. The seed decides initial weights, order and sampled negatives. Settings of the ILE code:
 embedding size 128, learning rate 0.001, batches of 2048, lists of 10.
 
+``overlap`` in the file is the mean share of a test list's items that the list of another BPR has too, by that BPR's
+seed: of the same seed, what a method changes; of another one, what chance does.
+
 Choice: of each method, among the settings whose mean validation NDCG@10 is at least (1 - NDCG_LOSS) times BPR's, the
 one with the lowest mean validation UPD@10; if none is, the one with the highest NDCG@10.
 """
@@ -25,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from runs import Runs, parser_of, settle, spread
 
 from recbole_fair.config.fair_config import FairConfig
@@ -134,7 +138,19 @@ class Bench:
             found |= {"epochs": len(reports), "best_epoch": best, "group_losses": reports[best]}
             valid_result, test_result = trainer.evaluate_lists(valid), trainer.evaluate_lists(test)
         found |= {"seed": seed, "valid": dict(valid_result.metrics), "test": dict(test_result.metrics)}
+        found["overlap"] = self.overlaps(test_result.lists, seed if method == "BPR" else None)
         return found
+
+    def overlaps(self, lists: torch.Tensor, own: int | None) -> dict[str, float]:
+        """Mean share of each list ``[U, K]`` that lists of BPR share, by seed; those of a BPR are kept for the rest."""
+        files = {seed: self.folder / f"lists-{seed}.pt" for seed in (*self.args.seeds, *self.args.pufr_seeds)}
+        if own is not None:
+            torch.save(lists, files.pop(own))
+        others = {seed: torch.load(file) for seed, file in files.items() if file.is_file()}
+        return {
+            str(seed): float((lists[:, :, None] == other[:, None, :]).any(2).float().mean())
+            for seed, other in others.items()
+        }
 
 
 def table(runs: Mapping[str, Mapping[str, Any]], args: argparse.Namespace) -> str:
@@ -206,7 +222,9 @@ def main() -> None:
 
 def shown(run: Mapping[str, Any]) -> str:
     """Its result in a line."""
-    return "  ".join(f"{metric} {run['test'][metric]:.4f}" for metric in SHOWN)
+    overlap = ", ".join(f"{seed}: {value:.3f}" for seed, value in run.get("overlap", {}).items())
+    values = "  ".join(f"{metric} {run['test'][metric]:.4f}" for metric in SHOWN)
+    return f"{values}  overlap with the BPR of seed {overlap}" if overlap else values
 
 
 if __name__ == "__main__":
