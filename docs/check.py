@@ -108,7 +108,11 @@ class Workplace:
     def prepared(self, command: str) -> str | None:
         """The command with real checkpoints in place of the page's, once all that it reads is there."""
         words = shlex.split(command)
-        read = {word.rpartition("=")[2] for word in words if not re.match(r"--(?:output|save|result_file)", word)}
+        read = {
+            word.rpartition("=")[2]
+            for word in words
+            if not re.match(r"--(?:output|save|result_file|recommendations_file)", word)
+        }
         read -= {word for before, word in pairwise(words) if before in ("--output", "--save-chosen")}
         for name in (name for name in PLAIN if name in read and not (self.folder / name).exists()):
             train_plain(self.folder, name)

@@ -115,5 +115,6 @@ def save_command(path: str, output: str, settings: tuple[str, ...]) -> None:
         click.echo(visible(f"{key}: {value}"))
     for key, value in found["report"].items():
         if not isinstance(value, list | dict):
-            click.echo(visible(f"{key}: {value}"))
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            click.echo(visible(f"{key.replace('_', ' ')}: {shown}"))
     click.echo(visible(f"Written: {found['checkpoint']}"))

@@ -320,7 +320,7 @@ def _groups(run: EvaluationDocument) -> list[Table]:
             values = [result.by_group[metric].iat[place] for result in variants.values()]
             rows.append([label, short(groups.sizes[label]), *map(short, values)])
         for word, apart in (
-            ("largest − smallest", [result.difference()[metric] for result in variants.values()]),
+            ("largest - smallest", [result.difference()[metric] for result in variants.values()]),
             ("smallest / largest", [result.ratio()[metric] for result in variants.values()]),
         ):
             rows.append([word, "", *map(short, apart)])

@@ -54,7 +54,7 @@ def effect_sizes(dossier: NeuronDossier) -> Figure:
     with house_style():
         figure, axes = new_figure()
         for side, part in (("popular", d[d > 0]), ("unpopular", d[d < 0])):
-            axes.hist(part, edges, color=LOOKS[side][0], label=f"{SIDES[side]}: {len(part)}")
+            axes.hist(part, edges, color=LOOKS[side][0], label=f"{SIDES[side]}: {len(part):,}")
         for bound in (-1, 1):
             axes.axvline(bound, color=BASE, linestyle=":", linewidth=1)
         axes.set_xlabel("Effect size, Cohen's d between users of popular and of unpopular items")

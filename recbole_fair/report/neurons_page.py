@@ -118,7 +118,7 @@ def control_tables(dossier: Values) -> list[tuple[str, list[str], list[list[Any]
     return [
         (
             "The trained autoencoder and its controls",
-            ["steered by", "strength", metric, goal, "trained − this", "95 % interval", "trained is better"],
+            ["steered by", "strength", metric, goal, "trained - this", "95 % interval", "trained is better"],
             arms,
             f"Each control steers to the {metric} of the trained autoencoder, as near as halving its strength gets; "
             "intervals by drawing users with replacement.",

@@ -387,7 +387,7 @@ def _bounds(sweep: Values) -> list[dict[str, Any]]:
             {"type": "line", f"{along}ref": "paper", f"{along}0": 0, f"{along}1": 1, f"{across}0": bound["bound"],
              f"{across}1": bound["bound"], "line": {"color": BASE, "width": 1, "dash": "dash"},
              "label": {"text": bound_text(bound),
-                       "textposition": "end", "font": {"size": 11}}}
+                       "textposition": "start" if smaller_is_better(sweep["x"]) else "end", "font": {"size": 11}}}
         )  # fmt: skip
     return lines
 

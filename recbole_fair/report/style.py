@@ -35,6 +35,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
+    "axes.unicode_minus": False,  # one minus in figures, tables and text
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
     "font.size": 9.5,

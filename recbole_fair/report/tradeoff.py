@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recbole_fair.analysis.grid import setting_text, value_text
-from recbole_fair.evaluator.directions import display_name
+from recbole_fair.evaluator.directions import display_name, smaller_is_better
 from recbole_fair.report.style import BASE, MUTED, PALETTE, house_style, label_axes, new_figure
 
 _LABELS = 6  # of points of the front, at most
@@ -85,13 +85,14 @@ def _label_strengths(axes: Axes, result: Mapping[str, Any], split: str) -> None:
 
 
 def _draw_bounds(axes: Axes, result: Mapping[str, Any]) -> None:
+    left = smaller_is_better(result["x"])  # where the front leaves room: no setting is best in both metrics
     for bound in result["subject_to"]:
         text = f"{display_name(bound['metric'])} {bound['sign']} {bound['bound']:.4g}"
         if bound["metric"] == result["y"]:
             axes.axhline(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1)
             axes.annotate(
-                text, (1, bound["bound"]), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                textcoords="offset points", ha="right", fontsize=8,
+                text, (0 if left else 1, bound["bound"]), xycoords=("axes fraction", "data"), textcoords="offset points",
+                xytext=(2 if left else -2, 3), ha="left" if left else "right", fontsize=8,
             )  # fmt: skip
         elif bound["metric"] == result["x"]:
             axes.axvline(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1)

@@ -105,7 +105,7 @@ def percent(share: float) -> str:
 
 def signed_percent(change: float) -> str:
     """A relative change in percent, with its sign."""
-    return f"{100 * change:+.1f} %".replace("-", "−")
+    return f"{100 * change:+.1f} %"
 
 
 def verdict(metric: str, before: float, after: float) -> str:
@@ -375,7 +375,7 @@ def signed(value: float | None) -> str:
     if value is None or value != value:
         return "–"
     size = abs(value)
-    return f"{'+' if value >= 0 else '−'}{f'{size:.4f}' if size < 1 else short(size)}"
+    return f"{'+' if value >= 0 else '-'}{f'{size:.4f}' if size < 1 else short(size)}"
 
 
 def direction(metric: str) -> str:

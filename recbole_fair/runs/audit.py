@@ -186,7 +186,7 @@ def measured(reference: Reference, systems: Mapping[str, str], columns: Mapping[
         result = evaluator.result(_struct(reference, collector, lists))
         seen = _seen_places(lists, collector, reference)
         if seen:
-            lists.notes.append(f"{seen} places hold items of their user's training history.")
+            lists.notes.append(f"{seen:,} places hold items of their user's training history.")
         result.notes = [note for note in result.notes if _OWN_NOTE not in note]
         found.append(System(name, path, lists, result, cell_of(name, None, 0, result, reference.train, {})))
     return found

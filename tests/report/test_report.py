@@ -124,7 +124,7 @@ def test_sentences_of_a_sweep() -> None:
     said = sweep_sentences(sweep_document())
     assert said[0].startswith("4 settings of alpha_pop were tried; on validation, 3 of them are not beaten")
     assert said[1] == "alpha_pop=1 is chosen: the best GiniIndex@10 on validation with NDCG@10 ≥ 0.1800."
-    assert said[2].endswith("NDCG@10 0.2000 → 0.1900 (−5.0 %); GiniIndex@10 0.8000 → 0.7000 (−12.5 %).")
+    assert said[2].endswith("NDCG@10 0.2000 → 0.1900 (-5.0 %); GiniIndex@10 0.8000 → 0.7000 (-12.5 %).")
     assert "No setting keeps the bounds" in sweep_sentences(sweep_document(chosen=None))[1]
 
 
@@ -138,7 +138,7 @@ def test_sentences_of_dossiers_and_comparisons() -> None:
     assert "0.100 (base), -0.100 (vanilla) and +0.020 (adaptive)" in dossier_sentences(probe_document())[1]
     said = comparison_sentences(comparison_document())
     assert said[1] == "NDCG@10 is best in BPR (0.2000 ± 0.0100)."
-    assert said[3] == "BPR + IPR against BPR: NDCG@10 −0.0100 (not clearly) and GiniIndex@10 −0.1000."
+    assert said[3] == "BPR + IPR against BPR: NDCG@10 -0.0100 (not clearly) and GiniIndex@10 -0.1000."
     assert said[4].startswith("1 of the runs gave no result")
 
 
@@ -153,7 +153,7 @@ def test_numbers_for_people() -> None:
     values = [0.06637, 0.5, 1.0, 5.0, 202.84, 1682, 12345.6, 0.00001234, None, float("nan"), 0, True, "x"]
     shown = ["0.0664", "0.5000", "1.000", "5.000", "202.8", "1,682", "12,346", "1.2e-05", "–", "–", "0", "True", "x"]
     assert [short(value) for value in values] == shown
-    assert [signed(value) for value in (0.12345, -2.0, None)] == ["+0.1235", "−2.000", "–"]
+    assert [signed(value) for value in (0.12345, -2.0, None)] == ["+0.1235", "-2.000", "–"]
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=2, max_size=8), st.floats(0, 1))
@@ -250,7 +250,7 @@ def test_every_anchor_and_label(whole: Page) -> None:
     assert all(len(attributes["aria-label"] or "") > 30 for attributes in plots)
     assert ("html", {"lang": "en"}) in whole.elements
     text = " ".join(whole.visible)
-    for word in ("0.1500", "−25.0 % worse", "by gender", "NDCG@10 ≥ 0.1800", "no solver", "1.2.1", "One note."):
+    for word in ("0.1500", "-25.0 % worse", "by gender", "NDCG@10 ≥ 0.1800", "no solver", "1.2.1", "One note."):
         assert word in text, word
 
 

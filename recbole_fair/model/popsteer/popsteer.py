@@ -197,8 +197,8 @@ class PopSteer(ConceptSteering):
                 looked_at = drawn
                 error = self._largest_error(*sides)
                 if error <= wanted:
-                    words = "Effect sizes are settled after %d users a side: standard error %.3f, relative above 1."
-                    logger.info(words, drawn, error)
+                    words = "Effect sizes have settled after %s users a side: standard error %.3f, relative above 1."
+                    logger.info(words, f"{drawn:,}", error)
                     break
         return sides
 
