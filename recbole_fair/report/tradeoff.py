@@ -91,8 +91,8 @@ def _draw_bounds(axes: Axes, result: Mapping[str, Any]) -> None:
         if bound["metric"] == result["y"]:
             axes.axhline(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1)
             axes.annotate(
-                text, (0 if left else 1, bound["bound"]), xycoords=("axes fraction", "data"), textcoords="offset points",
-                xytext=(2 if left else -2, 3), ha="left" if left else "right", fontsize=8,
+                text, (0 if left else 1, bound["bound"]), xycoords=("axes fraction", "data"),
+                xytext=(2 if left else -2, 3), textcoords="offset points", ha="left" if left else "right", fontsize=8,
             )  # fmt: skip
         elif bound["metric"] == result["x"]:
             axes.axvline(bound["bound"], color=BASE, linestyle="--", linewidth=1, zorder=1)

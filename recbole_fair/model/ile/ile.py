@@ -183,7 +183,7 @@ class ILE(PairwiseLosses):
         Groups without a pair are left out. The distance is that of the whole epoch's means, while the training loss
         holds the mean of the batches' distances.
         """
-        sums, counts = self._seen.cpu()
+        sums, counts = self._seen.detach().cpu()
         report = {
             f"ILE/{name}": float(sums[group] / counts[group])
             for group, name in enumerate(SEGMENT_NAMES)
