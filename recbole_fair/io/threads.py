@@ -32,17 +32,16 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def parts_for(rows: int, least: int) -> int:
-    """Into how many parts a computation on so many rows on the CPU is to be cut.
+def parts_for(works: int) -> int:
+    """How many of so many works on the CPU are to run side by side.
 
     Args:
-        rows: rows in all.
-        least: rows that a part should have at least.
+        works: works in all.
 
     Returns:
         At most the number of PyTorch's threads, and 1 inside of a part.
     """
-    return 1 if _own.inside else max(1, min(torch.get_num_threads(), rows // least, _MOST))
+    return 1 if _own.inside else max(1, min(torch.get_num_threads(), works, _MOST))
 
 
 def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
@@ -58,7 +57,7 @@ def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
     Raises:
         Exception: the first that one of them raises, after those of its turn have ended.
     """
-    most = parts_for(len(works), 1)
+    most = parts_for(len(works))
     return [found for at in range(0, len(works), most) for found in _at_once(works[at : at + most])]
 
 

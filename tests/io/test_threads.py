@@ -52,10 +52,10 @@ def test_an_error_is_raised_once_all_have_ended(two_threads: None) -> None:
 
 
 def test_how_many_parts(two_threads: None) -> None:
-    assert [parts_for(rows, 4) for rows in (0, 7, 8, 1000)] == [1, 1, 2, 2]
-    assert in_threads([lambda: parts_for(1000, 4)] * 2) == [1, 1]  # no parts of parts
+    assert [parts_for(works) for works in (0, 1, 2, 1000)] == [1, 1, 2, 2]
+    assert in_threads([lambda: parts_for(1000)] * 2) == [1, 1]  # no parts of parts
     torch.set_num_threads(1)
-    assert parts_for(1000, 4) == 1
+    assert parts_for(1000) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")

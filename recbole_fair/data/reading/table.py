@@ -277,7 +277,7 @@ class _Spans:
 def _read_blocks(path: Path, form: Form, width: int, columns: _Columns, places: dict[str, int], spans: _Spans) -> bool:
     """Read a file without quotes around cells; False, with nothing of use read, if there are some."""
     stretches = _stretches(path, form)
-    most = parts_for(_MOST_BLOCKS, 1)
+    most = parts_for(_MOST_BLOCKS)
     while turn := list(islice(stretches, most)):
         for found in in_threads([partial(_parsed, path, form, width, columns, places, *part) for part in turn]):
             if isinstance(found, FairError):

@@ -178,7 +178,7 @@ class _TopKLinear(torch.autograd.Function):
         values = x.new_empty(rows, k)
         indices = torch.empty(rows, k, dtype=torch.long, device=x.device)
         starts = range(0, rows, max(chunk, 1))
-        parts = parts_for(len(starts), 1) if x.device.type == "cpu" else 1
+        parts = parts_for(len(starts)) if x.device.type == "cpu" else 1
 
         def choose(begins: range) -> None:
             buffer = x.new_empty(chunk, columns)
