@@ -5,11 +5,11 @@
     python docs/check.py compare [WORD]      # runs what was quick when it was recorded, and compares
     python docs/check.py list [WORD]         # runs nothing
 
-Commands run as they stand on the pages, in a folder of their own. Where a page names a checkpoint, a model of that name
-that was trained for three epochs takes its place, and PopSteer that of `latest`; tables, lists and old checkpoints are
-made of ml-100k (`check_files.py`). Numbers depend on processor and threads, so that the text between them is compared;
-titles of films depend on numbers, and differ between processors. Commands that took more than three minutes of
-processor time are recorded as slow and passed over.
+Commands run as they stand on the pages, in a folder of their own, but trainings end after three epochs. Where a page
+names a checkpoint, a model of that name takes its place, and PopSteer that of `latest`; tables, lists and old
+checkpoints are made of ml-100k (`check_files.py`). Numbers depend on processor and threads, so that the text between
+them is compared; titles of films depend on numbers, and differ between processors. Commands that took more than three
+minutes of processor time are recorded as slow and passed over.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ FENCE = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PLACE = re.compile(r"saved/([A-Z]\w*?)(?:-….pth|-checkpoint\.pth|\.pth|-…)(?=['\s]|$)")
 LATEST = re.compile(r"(?<= )(?:latest|CKPT|saved/CHECKPOINT\.pth)(?= |$)")
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:e[-+]?\d+)?")
+#: What trains, and on what keys it ends early; numbers are not compared.
+TRAINS = re.compile(r"^python run_recbole_fair|^recbole-fair (?:run|compare|tune)|--fit ")
+SHORTER = {"": "--epochs=3", "PopSteer": "--sae_epochs=3"}
 TABLES = re.compile(r"\b(?:convert|audit|report|import)\b|\bold\.pth|saved/(?:chosen|gru)\.pth|served\.pth")
 #: Words of commands on data, classes and servers that do not come with the package, or on studies of an hour.
 ELSEWHERE = (
@@ -107,6 +110,11 @@ class Workplace:
 
     def prepared(self, command: str) -> str | None:
         """The command with real checkpoints in place of the page's, once all that it reads is there."""
+        if TRAINS.search(command):
+            given = [
+                option for name, option in SHORTER.items() if name in command and option.split("=")[0] not in command
+            ]
+            command = " ".join([command, *given])
         words = shlex.split(command)
         read = {
             word.rpartition("=")[2]
