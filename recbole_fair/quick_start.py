@@ -153,7 +153,7 @@ def run_recbole_fair(
     with stages("data", f"data {config['dataset']}"):
         trainer, (train_data, valid_data, test_data) = new_trainer(config)
         own_titles = trainer.stage_titles(bool(valid_data))
-        stages.total = 1 + max(len(own_titles), 1) + (test_data is not None) * (1 + (reranker is not None))
+        stages.total = 1 + max(len(own_titles), 1) + (test_data is not None) * _test_stages(trainer, reranker)
         trainer.clock = stages
     log_details(trainer.model)
     if reranker is not None:
@@ -269,9 +269,9 @@ def evaluate_checkpoint(
     _check_files(config, model_file)
     reranker = make_reranker(config)
     begin_log(config)
-    stages.total = 2 + (reranker is not None)
     with stages("data", f"data {config['dataset']}"):
         trainer, loaders = load_trainer(config, content, model_file)
+        stages.total = 1 + _test_stages(trainer, reranker)
     if reranker is not None:
         check_reranker(trainer, reranker)
     shown = bars_shown(bool(config["show_progress"]))
@@ -301,6 +301,11 @@ def objective_function(
     return {key: result[key] for key in keys}
 
 
+def _test_stages(trainer: FairTrainerMixin, reranker: ReRanker | None) -> int:
+    """In how many stages a model is tested: a re-ranker evaluates the lists that it orders in the same pass."""
+    return 1 + (reranker is not None and len(trainer.contract.variants) > 1)
+
+
 def _evaluate(
     config: FairConfig,
     trainer: FairTrainerMixin,
@@ -323,7 +328,8 @@ def _evaluate(
         return entries | {"notes": [*trainer.notes, no_test]}, None, None
     model = trainer.contract
     has_variants = model.variants != Variants.variants
-    with stages("evaluation", "evaluation on test"):
+    apart = _test_stages(trainer, reranker) > 1 or reranker is None
+    with stages("evaluation", "evaluation on test" if apart else None):
         names = [name for name in model.variants if reranker is None or name != model.final_variant]
         results = trainer.evaluate_variants(test_data, shown, names)
     if reranker is not None:

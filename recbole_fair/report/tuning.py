@@ -38,7 +38,7 @@ def tuning_lines(result: Mapping[str, Any], decimals: int) -> list[str]:
     lines += text_table(header, _base_row(result, metrics, decimals) + rows)
     lines += ["", *_chosen_lines(result, decimals)]
     if result["importance"]:
-        shares = ", ".join(f"{key} {share:.0%}" for key, share in result["importance"].items())
+        shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in result["importance"].items())
         lines += ["", f"What {display_name(metrics[0])} depends on: {shares}."]
     return [*lines, *result["notes"]]
 

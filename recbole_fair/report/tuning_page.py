@@ -58,7 +58,7 @@ def tuning_tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[
         rows = [[str(r["trial"]), *(value_text(r[k]) for k in keys), *values_of(r, "test", metrics, 4)] for r in tested]
         tables.append(("Chosen on validation, and what it gives on test", header, rows))
     if result["importance"]:
-        shares = [[key, f"{share:.0%}"] for key, share in result["importance"].items()]
+        shares = [[key, f"{100 * share:.0f} %"] for key, share in result["importance"].items()]
         tables.append((f"What {display_name(metrics[0])} depends on", ["key", "share"], shares))
     return tables
 

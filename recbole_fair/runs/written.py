@@ -77,7 +77,9 @@ def notes_on_seen(
     if share < 0.005:
         return []
     once = "" if _met_again(histories) else ", though nobody meets an item twice in the training data"
-    rated = f"{share:.0%} of the items in the lists that the metrics rate are ones that their user has had{once}"
+    rated = (
+        f"{100 * share:.0f} % of the items in the lists that the metrics rate are ones that their user has had{once}"
+    )
     if leaves_out_seen(config, reranker):
         return [
             f"{rated} (mask_seen: none, RecBole's rule for sequential models). {config['recommendations_file']} leaves "

@@ -52,7 +52,7 @@ class DominantItemError(FairError):
     def __init__(self, item: int, share: float, head_share: float) -> None:
         self.item, self.share, self.head_share = item, share, head_share
         super().__init__(
-            f"Item {item} (inner id) alone has {share:.1%} of the "
+            f"Item {item} (inner id) alone has {100 * share:.1f} % of the "
             f"interactions, more than the head share {head_share:.0%}: raise the share or choose head and tail by "
             "'items'."
         )
