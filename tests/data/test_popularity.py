@@ -75,7 +75,7 @@ def test_segments_equal_the_loop(counts: list[int], head_share: float, tail_shar
     ("counts", "by", "shares", "message"),
     [
         ([5] * 19, "items", (0.1, 0.1), "at least 20 items"),
-        ([500, *[5] * 30], "interactions", (0.2, 0.2), "alone has 76.9%"),
+        ([500, *[5] * 30], "interactions", (0.2, 0.2), "alone has 76.9 %"),
         ([5] * 30, "rating", (0.1, 0.1), "'rating'"),
         ([5] * 30, "items", (0.0, 0.1), "head share"),
         ([5] * 30, "items", (0.1, 1.0), "tail share"),
