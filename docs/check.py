@@ -132,7 +132,7 @@ class Workplace:
                     return None
         if command.startswith("recbole-fair convert"):  # several pages convert into one folder, which must be new
             shutil.rmtree(self.folder / "data" / "shop", ignore_errors=True)
-        for pattern in (PLACE, LATEST):
+        for pattern in (LATEST, PLACE):
             match = None if any(name in command for name in PLAIN) else pattern.search(command)
             if match is not None and match[0] not in MADE_BY:
                 path = self._checkpoint("PopSteerSASRec" if pattern is LATEST else match[1])
