@@ -141,7 +141,8 @@ class FairCollector(Collector):
                 raise FairError(
                     f"{needs[SEGMENTS]} looks at head and tail items, and item {token} alone has "
                     f"{100 * error.share:.1f} % of the interactions, more than "
-                    f"segment_head_share={error.head_share:g}: raise it, set segment_by=items, or leave {needs[SEGMENTS]} out."
+                    f"segment_head_share={error.head_share:g}: raise it, set segment_by=items, "
+                    f"or leave {needs[SEGMENTS]} out."
                 ) from error
         if GROUPS in needs and self.groups is None:
             self.groups = load_item_groups(dataset, options.group_field, needs[GROUPS])
