@@ -132,6 +132,8 @@ class Workplace:
                     return None
         if command.startswith("recbole-fair convert"):  # several pages convert into one folder, which must be new
             shutil.rmtree(self.folder / "data" / "shop", ignore_errors=True)
+        if "--save-chosen" in words:  # and several choose, but no checkpoint is written over
+            (self.folder / words[words.index("--save-chosen") + 1]).unlink(missing_ok=True)
         for pattern in (LATEST, PLACE):
             match = None if any(name in command for name in PLAIN) else pattern.search(command)
             if match is not None and match[0] not in MADE_BY:

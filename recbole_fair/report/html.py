@@ -34,7 +34,9 @@ from recbole_fair.report.tuning_page import tuning_plots, tuning_sentences, tuni
 from recbole_fair.report.words import (
     Headline,
     Values,
+    base_name,
     direction,
+    final_name,
     headlines,
     relative,
     run_sentences,
@@ -286,17 +288,21 @@ def _metrics(run: Values) -> Table:
     variants: Mapping[str, Mapping[str, Any]] = run.get("variants") or {str(run.get("model")): test}
     before = run.get("base_test_result")
     intervals = run.get("intervals") or {}
-    header = ["metric", *variants]
-    header += ["change"] * (before is not None) + ["95 % interval"] * bool(intervals)
+    # What is compared stands side by side, in sight of small screens too; other variants follow.
+    compared = [name for name in variants if name in (base_name(run), final_name(run))]
+    others = [name for name in variants if name not in compared]
+    header = ["metric", *compared]
+    header += ["change"] * (before is not None) + ["95 % interval"] * bool(intervals) + others
     rows = []
     for name, after in test.items():
-        cells: list[Any] = [f"{display_name(name)} {direction(name)}", *(short(v.get(name)) for v in variants.values())]
+        cells: list[Any] = [f"{display_name(name)} {direction(name)}"]
+        cells += [short(variants[variant].get(name)) for variant in compared]
         if before is not None:
             cells.append(_change_cell(name, before.get(name), after))
         if intervals:
             low, high = intervals.get(name, (None, None))
             cells.append(f"{short(low)} to {short(high)}" if None not in (low, high) else "–")
-        rows.append(cells)
+        rows.append([*cells, *(short(variants[variant].get(name)) for variant in others)])
     note = "↑ higher is better, ↓ lower is better, → 0 nearer to zero is better."
     if before is not None:
         note += " The change is that of the final variant against the base."

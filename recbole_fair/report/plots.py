@@ -82,7 +82,7 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **options: Any) -> dict[s
         "font": {"family": FONT, "size": 13, "color": "#1F2328"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "#FFFFFF",
-        "margin": {"l": 52, "r": 14, "t": 10, "b": 44},
+        "margin": {"l": 52, "r": 20, "t": 10, "b": 44},
         "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         "showlegend": True,
@@ -205,7 +205,7 @@ def exposure(curves: Mapping[str, Mapping[str, Any]], base: str | None, final: s
         layout=layout(
             axis("Training interactions of an item", type="log", tickformat="~s", dtick=1),
             axis("Exposure, average item = 1", type="log", tickformat="~g", dtick=1),
-            legend=inside("right", "bottom"),
+            legend=inside("left", "top"),
             shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
                      "line": {"color": MUTED, "width": 1}}],
         ),
