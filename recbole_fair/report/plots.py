@@ -177,7 +177,7 @@ def exposure(curves: Mapping[str, Mapping[str, Any]], base: str | None, final: s
         ends = [min(known), max(known)]
         data.append(
             {"type": "scatter", "mode": "lines", "x": _rounded(ends), "y": _rounded([end / mean for end in ends]),
-             "name": "in proportion to popularity", "hoverinfo": "skip",
+             "name": "in proportion", "hoverinfo": "skip",
              "line": {"color": MUTED, "width": 1, "dash": "dot"}}
         )  # fmt: skip
     for number, (name, curve) in enumerate(curves.items()):
