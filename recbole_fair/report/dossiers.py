@@ -139,8 +139,33 @@ def neuron_lines(document: Mapping[str, Any]) -> list[str]:
         for row in document["distances"]
     ]  # fmt: skip
     lines += [*text_table(["", "real", "steered", "change", "p"], rows), ""]
+    leading = leading_neurons(document)
+    if leading:
+        lines.append("The neuron with the largest effect size on each concept")
+        strongest = [(row["concept"], row["by_effect"]) for row in leading]
+        cells = [
+            [label, str(neuron["neuron"]), f"{neuron[f'd {label}']:+.2f}", f"{100 * neuron['frequency']:.1f} %",
+             neuron.get("label") or "–"]
+            for label, neuron in strongest
+        ]  # fmt: skip
+        lines += [*text_table(["", "neuron", "d", "fires for", "responds to"], cells), ""]
     more = [*information_sentences(document), *control_sentences(document)]
     return [*said_of(lines, document.get("concepts") or ()), *more]
+
+
+def leading_neurons(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The neurons that lean most to each concept of a fit, a row a concept; none for a fit of one concept.
+
+    Strongest in two ways, which often differ: ``by_effect`` has the largest effect size, ``by_both`` the largest
+    product of effect size and firing rate, so that broad neurons win. Each is a row of the table of all neurons.
+    """
+    rows, concepts = document.get("every") or [], document.get("concepts") or []
+    found = []
+    for label in [str(one["label"]) for one in concepts] if rows and len(concepts) > 1 else []:
+        by_effect = max(rows, key=lambda row: row[f"d {label}"])
+        by_both = max(rows, key=lambda row: row[f"d {label}"] * row["frequency"])
+        found.append({"concept": label, "by_effect": by_effect, "by_both": by_both})
+    return found
 
 
 def control_sentences(document: Mapping[str, Any]) -> list[str]:

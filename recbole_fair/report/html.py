@@ -23,6 +23,7 @@ from recbole_fair.report.group_tables import MOST, group_tables
 from recbole_fair.report.neurons_page import (
     control_tables,
     information_table,
+    leading_table,
     neuron_sentences,
     neurons_table,
     site_sentences,
@@ -386,7 +387,11 @@ def _dossier_section(anchor: str, source: Source) -> Section:
         for side, entries in (dossier.get("strongest") or {}).items()
         if entries
     }
-    section.tables += [Table(*table) for table in (information_table(dossier), *control_tables(dossier)) if table]
+    section.tables += [
+        Table(*table)
+        for table in (leading_table(dossier), information_table(dossier), *control_tables(dossier))
+        if table
+    ]
     if dossier.get("every"):
         section.tables.append(Table(*neurons_table(dossier), search=True))
     if dossier.get("normality"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole_fair.evaluator.directions import display_name
 from recbole_fair.report.concept_words import said_of
-from recbole_fair.report.dossiers import control_sentences, information_sentences
+from recbole_fair.report.dossiers import control_sentences, information_sentences, leading_neurons
 from recbole_fair.report.words import Values, dossier_sentences, percent, short, signed
 
 _EFFECTS = 3
@@ -46,6 +46,27 @@ def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str
     if turned:
         note += " The last columns, for the strongest neurons: what raising the neuron by two deviations changes."
     return "All neurons that fire", header, rows, note
+
+
+def leading_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str] | None:
+    """The strongest neuron of every concept, strongest in either sense; None for a fit of one concept."""
+    leading = leading_neurons(dossier)
+    if not leading:
+        return None
+    header = ["concept", *(text for _ in range(2) for text in ("neuron", "d", "fires for", "responds to"))]
+    header[1], header[5] = "largest effect size", "largest effect × firing rate"
+    rows = []
+    for found in leading:
+        cells = [found["concept"]]
+        for neuron in (found["by_effect"], found["by_both"]):
+            d = f"{neuron['d ' + found['concept']]:+.2f}"
+            cells += [str(neuron["neuron"]), d, percent(neuron["frequency"]), neuron.get("label") or "–"]
+        rows.append(cells)
+    note = (
+        "The first neuron of a row tells the concept best where it fires, often for few users; the second one is what "
+        "the rankings of this dossier put first, and is often broader than the concept."
+    )
+    return "The strongest neuron of every concept", header, rows, note
 
 
 def _turned(dossier: Values) -> list[str]:

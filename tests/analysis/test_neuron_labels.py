@@ -29,7 +29,9 @@ from recbole_fair.model.popsteer.neurons import COLUMNS, steering_moves
 from recbole_fair.model.popsteer.sae import TopKSAE
 from recbole_fair.quick_start import explain_checkpoint, run_recbole_fair
 from recbole_fair.report.concept_words import said_of
+from recbole_fair.report.dossiers import leading_neurons
 from recbole_fair.report.html import write_report
+from recbole_fair.report.neurons_page import leading_table
 from recbole_fair.runs.dossiers.base import Options
 
 
@@ -163,3 +165,20 @@ def test_popularity_said_of_other_concepts() -> None:
     assert said_of([text], gender) == ["gender=F users, other users, items of gender=F users, leaning to other users"]
     assert said_of({"a": (text, 3)}, [{"label": "popular", "of": "items"}]) == {"a": (text, 3)}
     assert said_of("popularity stays", genre) == "popularity stays"
+
+
+def test_the_strongest_neuron_of_every_concept_in_either_sense() -> None:
+    every = [
+        {"neuron": 3, "label": "War", "frequency": 0.02, "d War": 4.0, "d Drama": -1.0},
+        {"neuron": 5, "label": "Thriller", "frequency": 0.5, "d War": 1.0, "d Drama": 0.5},
+        {"neuron": 8, "label": "", "frequency": 0.25, "d War": -2.0, "d Drama": 0.75},
+    ]
+    dossier = {"every": every, "concepts": [{"label": "War"}, {"label": "Drama"}]}
+    found = {row["concept"]: (row["by_effect"]["neuron"], row["by_both"]["neuron"]) for row in leading_neurons(dossier)}
+    assert found == {"War": (3, 5), "Drama": (8, 5)}
+    table = leading_table(dossier)
+    assert table is not None
+    assert table[2][0] == ["War", "3", "+4.00", "2.0 %", "War", "5", "+1.00", "50 %", "Thriller"]
+    assert table[2][1][4] == "–"
+    assert leading_table({"every": every, "concepts": [{"label": "War"}]}) is None
+    assert leading_table({"concepts": dossier["concepts"]}) is None
