@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from recbole_fair.config.keys import Key
-from recbole_fair.rerank.adjuster import Offsets, ScoreAdjuster
+from recbole_fair.rerank.adjuster import SCALES, Offsets, ScoreAdjuster
 from recbole_fair.rerank.base import Candidates, Facts
 
 
@@ -16,17 +16,29 @@ from recbole_fair.rerank.base import Candidates, Facts
 class Penalty(ScoreAdjuster):
     """Top-k of ``s_ui - alpha log(1 + pop_i)``, pop_i being the number of training interactions.
 
-    A baseline that needs neither learning nor candidates, and that many methods of papers do not beat. It can be folded
-    into the model's item bias. Strength 0 changes nothing, bit for bit.
+    A baseline that needs no learning, and that many methods of papers do not beat. With ``score: raw`` it needs no
+    candidates either, and can be folded into the model's item bias; with ``score: softmax`` it is taken off the model's
+    probabilities, and lists are made of each user's best ``pool`` items. Strength 0 changes nothing, bit for bit.
 
     Attributes:
         alpha: Strength, from 0, in units of scores.
-        pool: Best items of each user among which lists are looked for first.
+        pool: Best items of each user among which lists are looked for first, and with probabilities alone.
+        score: One of :data:`~recbole_fair.rerank.adjuster.SCALES`.
     """
 
-    limits: ClassVar[dict[str, Key]] = {**ScoreAdjuster.pool_limits, "alpha": Key("float", low=0)}
+    limits: ClassVar[dict[str, Key]] = {
+        **ScoreAdjuster.pool_limits,
+        "alpha": Key("float", low=0),
+        "score": Key("str", choices=SCALES),
+    }
 
     alpha: float
+    score: str
+
+    @property
+    def scale(self) -> str:
+        """``score``."""
+        return self.score
 
     @property
     def changes_nothing(self) -> bool:

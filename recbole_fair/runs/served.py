@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,13 +37,15 @@ class ServedAdjuster:
 
     Args:
         adjuster: the adjuster.
-        offsets: what it has learnt.
+        offsets: what it has learnt; None for one that follows from popularity alone.
         counts: long ``[n_items]`` training interactions.
     """
 
-    def __init__(self, adjuster: ScoreAdjuster, offsets: Offsets, counts: Tensor) -> None:
-        self.adjuster, self._offsets = adjuster, offsets
+    def __init__(self, adjuster: ScoreAdjuster, offsets: Offsets | None, counts: Tensor) -> None:
+        self.adjuster = adjuster
         self._popularity = Popularity(counts)
+        nobody = Histories(np.zeros(1, np.int64), np.zeros(0, np.int64), None, len(counts))
+        self._offsets = offsets or adjuster.learn(None, Facts(self._popularity, nobody), 1)
         total = float(counts.sum())
         weighted = float((counts.double() * self._popularity.log_counts).sum())
         self._mean = weighted / total if total else None
@@ -50,7 +53,7 @@ class ServedAdjuster:
     @property
     def item_bias(self) -> Tensor | None:
         """What it adds to everybody's scores, float64 ``[n_items]``, if that is all it does; else None."""
-        alike = self.adjuster.learns and self.adjuster.scale == "raw" and not self.adjuster.per_user
+        alike = self.adjuster.scale == "raw" and not self.adjuster.per_user
         return -self._offsets.bias if alike else None
 
     def __call__(self, scores: Tensor, rows: Rows, k: int) -> Tensor:
@@ -85,7 +88,7 @@ def served_adjuster(config: FairConfig, content: Mapping[str, Any]) -> tuple[Ser
         return None, [f"reranker={name} orders the lists of an evaluation together; these lists are the model's own."]
     if reranker.changes_nothing:
         return None, []
-    offsets = Offsets(torch.zeros(len(content[DATA]["items"]), dtype=torch.double))
+    offsets = None
     if reranker.learns:
         kept = content.get(OFFSETS)
         if kept is None or kept["settings"] != settings_of_reranker(config):

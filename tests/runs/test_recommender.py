@@ -218,11 +218,15 @@ def test_what_a_checkpoint_carries(trained):
     assert set(torch.load(trained("BPR"), weights_only=True)["data"]["interactions"]) == {"train", "valid"}
 
 
-@pytest.mark.parametrize("reranker", ["Lorenz", "Tilt", "LorenzTilt"])
+@pytest.mark.parametrize("reranker", ["Lorenz", "Tilt", "LorenzTilt", "Penalty", "Penalty on probabilities"])
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
 def test_adjusted_lists_are_those_of_evaluate(reranker, model, trained, in_tmp):
     file = trained(model)
-    settings = {"reranker": reranker, "metric_history": "train_valid" if model == "SASRec" else "train"}
+    settings = {"reranker": reranker.split()[0], "metric_history": "train_valid" if model == "SASRec" else "train"}
+    if "Penalty" in reranker:
+        settings |= {"reranker_alpha": 1.0}
+    if "probabilities" in reranker:
+        settings |= {"reranker_alpha": 0.01, "reranker_score": "softmax"}
     if "Lorenz" in reranker:
         settings |= {"reranker_lambda": 1.0}
         with pytest.raises(FairError, match="learns its biases on validation users"):
