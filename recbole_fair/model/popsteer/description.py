@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,8 +33,9 @@ class Neurons(Protocol):
     neurons: Tensor
 
 
-def describe_sae(sae: TopKSAE, fit: SAEFit, users: SAEQuality, n_vectors: int) -> dict[str, Any]:
-    """How an autoencoder came to be and how good it is, as plain values."""
+def describe_sae(sae: TopKSAE, fits: Sequence[SAEFit], users: SAEQuality, n_vectors: int) -> dict[str, Any]:
+    """How an autoencoder came to be and how good it is, as plain values; the last one counts of several fits."""
+    fit = fits[-1]
     return {
         "latents": sae.n_latents,
         "k": sae.k,
@@ -41,6 +43,7 @@ def describe_sae(sae: TopKSAE, fit: SAEFit, users: SAEQuality, n_vectors: int) -
         "training_vectors": fit.n_train,
         "validation_vectors": fit.n_valid,
         "inputs_seen": fit.inputs,
+        "fits": len(fits),
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
         "validation": fit.quality.as_dict(),

@@ -44,7 +44,8 @@ from recbole_fair.model.popsteer.neurons import (
     write_neuron_table,
 )
 from recbole_fair.model.popsteer.quality import SAEQuality, measure_sae
-from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae
+from recbole_fair.model.popsteer.refitting import fit_within, most_unexplained
+from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE
 from recbole_fair.model.popsteer.vectors import UserVectors
 from recbole_fair.model.posthoc import PostHocModel, progress_bar
 from recbole_fair.model.sided_users import SidedUsers, users_of
@@ -260,8 +261,9 @@ class PopSteer(ConceptSteering):
         seconds["vectors"] = time.perf_counter() - start
         with progress_bar("Sparse autoencoder", show_progress) as move:
             items = self.base.item_representations().detach()[1:]  # without the padding
-            fit = fit_sae(self.sae, vectors.vectors, vectors.users, self.sae_settings(), move, items)
-        seconds["autoencoder"] = fit.seconds
+            data, bound = (vectors.vectors, vectors.users), most_unexplained(config)
+            fits = fit_within(self.sae, *data, self.sae_settings(), bound, move, items)
+        seconds["autoencoder"] = sum(fit.seconds for fit in fits)
 
         start = time.perf_counter()
         sides = [self.profile_moments(concept, inter, show_progress)]
@@ -280,7 +282,7 @@ class PopSteer(ConceptSteering):
         at_scoring_time = measure_sae(self.sae, last)
         self.report = {
             "base_model": self.base_model_name,
-            "sae": describe_sae(self.sae, fit, at_scoring_time, len(vectors.vectors)),
+            "sae": describe_sae(self.sae, fits, at_scoring_time, len(vectors.vectors)),
             "profiles": {
                 "head_items": len(concept.positive),
                 "tail_items": len(concept.negative),

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from recbole_fair.model.popsteer.score_error import ScoreError, score_error
 from recbole_fair.model.popsteer.sparse_ops import grouped_topk, sparse_decode, topk_linear
 
 _BATCH_WIDTH = 4  # latents of a row that batch_topk keeps at most, as a multiple of k
+_SCALED_ON = 4096  # vectors at most, on which the size of a random encoder is worked out
 _THRESHOLD_RATE = 0.01  # of the running mean of a batch's least activation
 
 
@@ -64,6 +65,7 @@ class TopKSAE(nn.Module):
     inputs_since_fired: Tensor
     input_variance: Tensor
     threshold: Tensor
+    kept: Tensor
 
     def __init__(
         self,
@@ -83,7 +85,8 @@ class TopKSAE(nn.Module):
             )
         self.d_in, self.n_latents, self.k = d_in, n_latents, k
         self.normalize_decoder, self.selection, self.activation = normalize_decoder, selection, activation
-        self.width = min(_BATCH_WIDTH * k, n_latents) if selection == "batch_topk" else k
+        self.register_buffer("kept", torch.zeros((), dtype=torch.long))
+        self.keep(k)
         if selection == "batch_topk":
             self.register_buffer("threshold", torch.zeros(()))
         rows = torch.empty(n_latents, d_in)
@@ -98,12 +101,24 @@ class TopKSAE(nn.Module):
         self.register_buffer("input_variance", torch.ones(()))
         self.initialize()
 
+    def keep(self, k: int) -> None:
+        """Keep ``k`` latents a row from now on, in ``1..n_latents``; a checkpoint remembers it."""
+        self.k = k
+        self.width = min(_BATCH_WIDTH * k, self.n_latents) if self.selection == "batch_topk" else k
+        self.kept.fill_(k)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """As many latents a row as the file says; older files keep those of the settings."""
+        self.keep(int(state_dict.setdefault(prefix + "kept", self.kept)))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     @torch.no_grad()
     def initialize(
         self,
         sample: Tensor | None = None,
         generator: torch.Generator | None = None,
         center: Literal["mean", "median"] = "mean",
+        to_scale: bool = False,
     ) -> None:
         """Random unit rows for the decoder, the encoder tied to them, ``b_enc = 0``, ``b_dec`` the sample's centre.
 
@@ -111,6 +126,8 @@ class TopKSAE(nn.Module):
             sample: ``[n, d_in]`` vectors; without them ``b_dec`` is 0 and the variance of the inputs is taken as 1.
             generator: source of the random rows, on the CPU; by default an own one with a fixed seed.
             center: ``mean``, or ``median`` for the geometric median.
+            to_scale: whether the encoder is made as large as least squares has it. Random features overlap, so that
+                those of the decoder's own size together come out several times too long.
         """
         if generator is None:
             # Building a model must not move the global random state: the base model trains from it afterwards.
@@ -125,6 +142,15 @@ class TopKSAE(nn.Module):
         if sample is not None and len(sample):
             self.b_dec.copy_(sample.mean(dim=0) if center == "mean" else geometric_median(sample))
             self.input_variance.copy_(_total_variance(sample))
+            if to_scale:
+                self._scale_encoder(sample[:: -(-len(sample) // _SCALED_ON)])
+
+    def _scale_encoder(self, sample: Tensor) -> None:
+        mode = self.training
+        found = self.eval()(sample).reconstruction - self.b_dec
+        self.train(mode)
+        size = (found * (sample - self.b_dec)).sum() / found.square().sum().clamp_min(torch.finfo(found.dtype).tiny)
+        self.W_enc.mul_(size)
 
     # -- encoding and decoding -----------------------------------------------------------------------------------
 
@@ -319,6 +345,8 @@ class SAESettings:
     center: Literal["mean", "median"] = "mean"
     score_coef: float = 0.0
     """How much the error in scores of all items counts beside the error of the reconstruction."""
+    to_scale: bool = False
+    """Whether the encoder starts as large as least squares has it, see :meth:`TopKSAE.initialize`."""
     seed: int = 0
 
 
@@ -403,7 +431,7 @@ def fit_sae(
     train, valid = (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
     n, spread = len(train), spread_of(vectors, valid)
     sample = train if n * sae.d_in <= _SAMPLED else train[:: -(-n * sae.d_in // _SAMPLED)]
-    sae.to(vectors.device).train().initialize(vectors[sample], generator, settings.center)
+    sae.to(vectors.device).train().initialize(vectors[sample], generator, settings.center, settings.to_scale)
     score = None if items is None else score_error(items, vectors[sample], settings.score_coef)
     dead_after = settings.dead_after if settings.dead_after is not None else max(n, 100_000)
     per_epoch = math.ceil(n / settings.batch_size)

@@ -407,3 +407,20 @@ def test_least_squares_erasing_leaves_both_sides_the_same_mean_and_nothing_for_a
     with torch.no_grad():
         half = [model.edit(side, "steered") for side in inter_sides]
     torch.testing.assert_close(half[0], (inter_sides[0] + after[0]) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_an_autoencoder_that_loses_too_much_is_fitted_again_and_its_file_knows_its_size(model: ToyPopSteer) -> None:
+    assert model.report["sae"]["fits"] == 1
+    unexplained = model.report["sae"]["validation"]["fvu"]
+    finer = ToyPopSteer(Settings(SETTINGS, sae_most_unexplained=unexplained / 10), ToyDataset())
+    finer.freeze_base()
+    found = finer.fit_intervention(SimpleNamespace(_dataset=ToyDataset()), None)["sae"]
+    assert found["fits"] > 1
+    assert SETTINGS["sae_k"] < found["k"] == finer.sae.k <= D
+    assert found["validation"]["fvu"] < unexplained
+    again = ToyPopSteer(SETTINGS, ToyDataset())
+    again.load_state_dict(finer.state_dict())
+    rows = batch()
+    for variant in ("reconstructed", "steered"):
+        with finer.use_variant(variant), again.use_variant(variant):
+            assert torch.equal(finer.represent_users(rows), again.represent_users(rows))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recbole_fair.errors import FairError
 from recbole_fair.model.popsteer.quality import measure_sae
+from recbole_fair.model.popsteer.refitting import fit_within, most_unexplained
 from recbole_fair.model.popsteer.sae import SAESettings, TopKSAE, fit_sae, geometric_median, split_by_user
 from recbole_fair.model.popsteer.score_error import score_error
 from recbole_fair.model.popsteer.sparse_ops import grouped_topk, scatter_rows, sparse_decode, topk_linear
@@ -351,3 +352,62 @@ def test_every_selection_learns_and_is_exported_as_it_scores(selection: str, act
     fresh = TopKSAE(8, 32, 4, selection=selection, activation=activation)
     fresh.load_state_dict(sae.state_dict())
     torch.testing.assert_close(fresh.eval()(x).reconstruction, sae(x).reconstruction)
+
+
+def test_an_encoder_to_scale_is_the_least_squares_one() -> None:
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(3)) * 3.0 + 1.0
+    sae, plain = TopKSAE(8, 64, 6), TopKSAE(8, 64, 6)
+    for one, to_scale in ((sae, True), (plain, False)):
+        one.initialize(x, torch.Generator().manual_seed(0), to_scale=to_scale)
+    size = float(sae.W_enc[0, 0] / plain.W_enc[0, 0])
+    torch.testing.assert_close(sae.W_enc, size * plain.W_enc)
+    errors = {
+        factor: float((x - x.mean(0) - factor * (plain(x).reconstruction - x.mean(0))).square().sum())
+        for factor in (0.98 * size, size, 1.02 * size, 1.0)
+    }
+    assert min(errors, key=errors.__getitem__) == size
+    assert errors[size] == pytest.approx(float((x - sae(x).reconstruction).square().sum()), rel=1e-4)
+    assert errors[size] < 0.5 * errors[1.0]
+
+
+def test_more_latents_until_little_enough_is_unexplained() -> None:
+    x, users = torch.randn(1500, 8, generator=torch.Generator().manual_seed(1)), torch.arange(1500) // 3
+    recipe = SAESettings(epochs=3, batch_size=128)
+    fits = fit_within(sae := TopKSAE(8, 64, 2), x, users, recipe, 0.05)
+    assert len(fits) > 1
+    assert [fit.quality.fvu > 0.05 for fit in fits] == [
+        *[True] * (len(fits) - 1),
+        sae.k == 8 and fits[-1].quality.fvu > 0.05,
+    ]
+    assert 2 < sae.k <= 8
+    again = TopKSAE(8, 64, 2)
+    again.load_state_dict(sae.state_dict())
+    assert again.k == again.width == sae.k
+    assert torch.equal(again(x).reconstruction, sae(x).reconstruction)
+    # One fit where any error will do, the same as without a bound, and no more latents than numbers.
+    alone = TopKSAE(8, 64, 2)
+    fit_sae(alone, x, users, recipe)
+    for bound in (None, 1.0):
+        sae = TopKSAE(8, 64, 2)
+        assert len(fit_within(sae, x, users, recipe, bound)) == 1
+        assert torch.equal(sae.W_enc, alone.W_enc)
+    fit_within(sae := TopKSAE(8, 64, 2), x, users, recipe, 1e-9)
+    assert sae.k == 8
+
+
+def test_files_without_the_number_of_latents_keep_that_of_the_settings() -> None:
+    state = TopKSAE(8, 32, 4).state_dict()
+    del state["kept"]
+    sae = TopKSAE(8, 32, 6)
+    sae.load_state_dict(state)
+    assert sae.k == int(sae.kept) == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "bound"), [({}, 0.02), ({"sae_k": 32}, None), ({"sae_k": 32, "sae_most_unexplained": 0.1}, 0.1)]
+)
+def test_a_number_of_latents_that_is_given_stays(given: dict[str, float], bound: float | None) -> None:
+    class Config(dict[str, float]):
+        user_settings = given
+
+    assert most_unexplained(Config({"sae_most_unexplained": 0.02, **given})) == bound
