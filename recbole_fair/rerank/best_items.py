@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from recbole_fair.io.threads import in_threads, parts_for
 from recbole_fair.rerank.base import Candidates
 
 _GROUP = 32
@@ -18,7 +21,7 @@ def best_items(
     """Exactly the best items of every user by ``users @ items.T + item_bias``, a few hundred megabytes at a time.
 
     A row's best C items lie in the C groups of items whose best members are the best; so one pass over the scores takes
-    the groups' maxima, and only C groups are looked into.
+    the groups' maxima, and only C groups are looked into. Each of PyTorch's threads has users of its own.
 
     Args:
         users: Vectors ``[U, d]``.
@@ -34,14 +37,35 @@ def best_items(
     number = min(number, n - 1)
     width = -(-n // _GROUP)
     # Slab j holds the items j width, j width + 1, ...; group g the items g, g + width, g + 2 width, ...
-    padded = torch.nn.functional.pad(items, (0, 0, 0, width * _GROUP - n))
-    slabs = padded.view(_GROUP, width, -1).transpose(1, 2).contiguous()
+    slabs = items.new_zeros(_GROUP, items.shape[1], width)
+    for j, slab in enumerate(torch.split(items, width)):
+        slabs[j, :, : len(slab)] = slab.t()
     shift = None if item_bias is None else torch.nn.functional.pad(item_bias.to(given), (0, width * _GROUP - n))
-    step = max(1, min(_BYTES // (4 * width * _GROUP), len(users)))
-    scores = torch.empty(_GROUP, step, width, dtype=given)
-    found_items, found_scores = [], []
+    parts = parts_for(len(users), 1)
+    step = max(1, min(_BYTES // (4 * width * _GROUP * parts), -(-len(users) // parts)))
+    found = Candidates(
+        # Made once: thousands of pieces would be joined in twice the memory.
+        torch.empty(len(users), number, dtype=torch.long),
+        torch.empty(len(users), number, dtype=given),
+        torch.arange(1, len(users) + 1) if ids is None else ids,
+    )
+    share = -(-len(users) // parts)
+    in_threads(
+        [
+            partial(_fill, found.part(slice(at, at + share)), users[at : at + share], slabs, shift, n, step)
+            for at in range(0, len(users), share)
+        ]
+    )
+    return found
+
+
+def _fill(found: Candidates, users: Tensor, slabs: Tensor, shift: Tensor | None, n: int, step: int) -> None:
+    """Write the best items of some users ``[U, d]`` into ``found``, so many users at a time."""
+    width, number = slabs.shape[2], found.items.shape[1]
+    scores = torch.empty(_GROUP, min(step, len(users)), width, dtype=users.dtype)
     for start in range(0, len(users), step):
-        part = users[start : start + step]
+        rows = slice(start, start + step)
+        part = users[rows]
         of_slab = scores[:, : len(part)]
         for j in range(_GROUP):
             torch.mm(part, slabs[j], out=of_slab[j])
@@ -54,11 +78,8 @@ def best_items(
                 of_slab[j][:, max(n - j * width, 0) :] = -torch.inf
             torch.maximum(tops, of_slab[j], out=tops)
         chosen, values = _best_of_groups(of_slab, tops, number)
-        found_items.append(chosen)
-        found_scores.append(values)
-    ids_of = torch.arange(1, len(users) + 1) if ids is None else ids
-    items_of, scores_of = torch.cat(found_items), torch.cat(found_scores)
-    return Candidates(items_of.masked_fill(scores_of == -torch.inf, 0), scores_of, ids_of)
+        found.items[rows] = chosen.masked_fill(values == -torch.inf, 0)
+        found.scores[rows] = values
 
 
 def _best_of_groups(scores: Tensor, tops: Tensor, number: int) -> tuple[Tensor, Tensor]:

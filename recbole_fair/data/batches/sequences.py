@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from recbole_fair.config.contract import Settings
 from recbole_fair.config.traits import Traits
+from recbole_fair.data.batches.tensor_columns import rows_of
 from recbole_fair.data.batches.windows import (
     WINDOW_ITEMS,
     WINDOW_TARGETS,
@@ -38,21 +40,22 @@ class FairSequentialDataset(SequentialDataset):
     Attributes:
         flat: the un-augmented columns, sorted by user and time, shared by the three splits.
         is_train: set on the training split, to which users with a single interaction belong.
+        splits_alone: the interactions of all splits together are given up once they are split.
     """
 
     flat: dict[str, Tensor]
     inter_feat: Any
     is_train: bool = False
+    splits_alone: bool
 
     def data_augmentation(self) -> None:
         """Replace the interactions by one row a target, with the target's position in the flat columns."""
         self._aug_presets()
+        self.splits_alone = True
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         users = self.inter_feat[self.uid_field].numpy()
-        first = np.empty(len(users), dtype=bool)
-        first[:1] = True
-        np.not_equal(users[1:], users[:-1], out=first[1:])
+        first = _first_of_each(users)
         starts = np.flatnonzero(first)
         # Half the bytes of ordinary integers: on large data these columns are a good part of the peak.
         position = np.arange(len(users), dtype=np.int32)
@@ -62,7 +65,7 @@ class FairSequentialDataset(SequentialDataset):
         length = np.minimum(position[target], self.max_item_list_len).astype(np.int64)
         del first, position
         index = torch.from_numpy(target)
-        rows = Interaction({name: column[index] for name, column in self.flat.items()})
+        rows = Interaction({name: rows_of(column, index) for name, column in self.flat.items()})
         rows.update(
             Interaction({self.item_list_length_field: torch.from_numpy(length), _POSITION: torch.from_numpy(target)})
         )
@@ -101,19 +104,14 @@ class FairSequentialDataset(SequentialDataset):
 
     def _original_index(self) -> IntArray:
         """Flat positions of this split's interactions, each user's first item with its first target."""
-        target = self.inter_feat[_POSITION].numpy()
-        users = self.flat[self.uid_field].numpy()
-        before = target - 1
-        opens = (before == 0) | (users[np.maximum(before - 1, 0)] != users[target])
-        chosen = np.zeros(len(users), dtype=bool)
-        chosen[target] = True
-        chosen[before[opens]] = True
+        chosen = np.zeros(len(self.flat[self.uid_field]), dtype=bool)
+        chosen[self.inter_feat[_POSITION].numpy()] = True
+        opens = _first_of_each(self.flat[self.uid_field].numpy())
+        follows = chosen[1:].copy()  # what follows a first item is the user's first target, or another user's first
         if self.is_train:
-            alone = np.ones(len(users), dtype=bool)
-            same = users[1:] == users[:-1]
-            alone[1:] &= ~same
-            alone[:-1] &= ~same
-            chosen |= alone
+            follows |= opens[1:]
+            chosen[-1:] |= opens[-1:]
+        chosen[:-1] |= opens[:-1] & follows
         return np.flatnonzero(chosen)
 
     def original_rows(self) -> Columns:
@@ -137,20 +135,28 @@ class FairSequentialDataset(SequentialDataset):
             FairError: if the split leaves gaps inside a user's history, so that windows would run over them.
         """
         index = self._original_index()
-        users = self.flat[self.uid_field].numpy()[index]
         if len(index) == 0:
             raise FairError(
                 "The training split holds no interaction; check eval_args and the *_inter_num_interval keys."
             )
-        starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
-        if np.any((np.diff(index) != 1) & (users[1:] == users[:-1])):
+        opens = _first_of_each(self.flat[self.uid_field].numpy()[index])
+        if np.any(index[1:] != index[:-1] + 1, where=~opens[1:]):
             raise FairError(
                 f"eval_args={self.config['eval_args']} leaves gaps inside users' training histories; "
                 "use order TO, or train_positions=last."
             )
-        lengths = np.diff(np.r_[starts, len(users)])
+        starts = np.flatnonzero(opens)
+        lengths = np.diff(starts, append=len(index))
         items = self.flat[self.iid_field].numpy()[index].astype(np.int32)
         return FlatSequences(items=items, starts=starts, lengths=lengths)
+
+
+def _first_of_each(users: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+    """Whether a row is its user's first, ``[n]``; rows of one user stand together."""
+    first = np.empty(len(users), dtype=bool)
+    first[:1] = True
+    np.not_equal(users[1:], users[:-1], out=first[1:])
+    return first
 
 
 class WindowLoader:

@@ -17,6 +17,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_fair.data.batches.tensor_columns import rows_of
 from recbole_fair.data.reading.cache import cached_table
 from recbole_fair.data.reading.filters import Side, kept_rows, numbered
 from recbole_fair.data.reading.order import stable_order
@@ -50,6 +51,8 @@ class QuickReading(Dataset):
     inter_feat: Any  # a table before ``build``, columns of tensors after it
     user_feat: Any
     item_feat: Any
+    #: Whether nobody asks for the interactions of all splits together once they are split.
+    splits_alone = False
     _waits = False
     _order: Ints | None = None
     _by: str | None = None  # a column by which rows are to be sorted, not worked out yet
@@ -218,7 +221,7 @@ class QuickReading(Dataset):
         finally:
             self._waits = False
             if self._order_matters() and (order := self._known_order()) is not None:
-                self.inter_feat._reindex(torch.from_numpy(order))
+                self._put(order)
             self._order = self._by = None
 
     def _change_feat_format(self) -> None:
@@ -278,7 +281,13 @@ class QuickReading(Dataset):
         if self._waits:
             self._order, self._by = order, None
         elif order is not None:
-            self.inter_feat._reindex(torch.from_numpy(order))
+            self._put(order)
+
+    def _put(self, order: Ints) -> None:
+        """Put the interactions into an order."""
+        columns, index = self.inter_feat.interaction, torch.from_numpy(order)
+        for name in columns:
+            columns[name] = rows_of(columns[name], index)
 
     def _known_order(self) -> Ints | None:
         """The order that rows are to have; None where they have it."""
@@ -365,12 +374,15 @@ class QuickReading(Dataset):
 
     def _parts(self, rows: Sequence[Ints]) -> list[Dataset]:
         self._drop_unused_col()
+        index = [torch.from_numpy(part if self._order is None else self._order[part]) for part in rows]
         columns = self.inter_feat.interaction
-        parts = []
-        for part in rows:
-            index = torch.from_numpy(part if self._order is None else self._order[part])
-            parts.append(self.copy(Interaction({name: column[index] for name, column in columns.items()})))
-        return parts
+        parts: list[dict[str, torch.Tensor]] = [{} for _ in rows]
+        for name in list(columns):
+            for part, of_part in zip(parts, index, strict=True):
+                part[name] = rows_of(columns[name], of_part)
+            if self.splits_alone and not self._order_matters():
+                del columns[name]  # at once: beside its parts the whole would be most of the memory
+        return [self.copy(Interaction(part)) for part in parts]
 
 
 def _rows(frame: pd.DataFrame, kept: npt.NDArray[np.bool_]) -> pd.DataFrame:
