@@ -159,7 +159,8 @@ def winner(document: Row, x: str, loss: float, method: str) -> Row | None:
 def dataset_table(dataset: str, found: Sequence[Row]) -> list[str]:
     """A row a method: its best setting within each budget, chosen on validation, on test; mean and spread over seeds.
 
-    A method that betters nothing within the budget stands with the base's value.
+    A method that betters nothing within the budget stands with the base's value; of one that was not run on every seed
+    there are its own seeds alone.
     """
     columns = [(x, loss) for x in X for loss in LOSS]
     header = [f"{display_name(x)}, {100 * loss:g} % (NDCG)" for x, loss in columns]
@@ -171,12 +172,14 @@ def dataset_table(dataset: str, found: Sequence[Row]) -> list[str]:
     table: dict[str, list[tuple[float, str]]] = {}
     for method in methods:
         cells = []
+        having = [d for d in found if any(row["method"] == method for row in d["methods"])]
+        few = f", {len(having)} seed{'s' if len(having) > 1 else ''}" if len(having) < len(found) else ""
         for x, loss in columns:
-            won = [winner(d, x, loss, method) for d in found]
-            values = [d["base"]["test"][x] if w is None else w["test"][x] for d, w in zip(found, won, strict=True)]
+            won = [winner(d, x, loss, method) for d in having]
+            values = [d["base"]["test"][x] if w is None else w["test"][x] for d, w in zip(having, won, strict=True)]
             changes = [0.0 if w is None else w["test"][Y] / d["base"]["test"][Y] - 1
-                       for d, w in zip(found, won, strict=True)]  # fmt: skip
-            text = "–" if not any(won) else f"{short(values)} ({100 * np.mean(changes):+.1f} %)"
+                       for d, w in zip(having, won, strict=True)]  # fmt: skip
+            text = "–" if not any(won) else f"{short(values)} ({100 * np.mean(changes):+.1f} %{few})"
             cells.append((float(np.mean(values)), text))
         table[method] = cells
     best = [min(cells[column][0] for cells in table.values()) for column in range(len(columns))]
