@@ -169,27 +169,27 @@ def leading_neurons(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def control_sentences(document: Mapping[str, Any]) -> list[str]:
-    """Whether the trained autoencoder beats its controls, in one sentence with intervals; none without them."""
+    """Which controls the trained autoencoder beats at equal accuracy, with intervals; none without controls."""
     found = document.get("controls")
     if not found:
         return []
     trained, *others = found["arms"]
     goal, metric = display_name(found["goal"]), display_name(found["metric"])
-    parts = []
-    for verdict, words in (("yes", "beats"), ("open", "is not told apart from"), ("no", "is beaten by")):
+    sentences = [
+        f"With strengths that leave {metric} at {number(trained['metric'], 4)} (base "
+        f"{number(found['base']['metric'], 4)}), the trained autoencoder has {goal} {number(trained['goal'], 4)} (base "
+        f"{number(found['base']['goal'], 4)}). Controls at the same {metric}, with difference and 95 % interval:"
+    ]
+    for verdict, words in (("yes", "It beats"), ("open", "It is not told apart from"), ("no", "It is beaten by")):
         named = [
-            f"{arm['name']} ({goal} {number(arm['goal'], 4)}, difference {arm['goal_difference']:+.4f}, 95 % "
-            f"{arm['low']:+.4f} to {arm['high']:+.4f})"
+            f"{arm['name']}, {number(arm['goal'], 4)} ({arm['goal_difference']:+.4f}, {arm['low']:+.4f} to "
+            f"{arm['high']:+.4f})"
             for arm in others
             if arm["beaten"] == verdict
         ]
         if named:
-            parts.append(f"{words} {'; '.join(named)}")
-    return [
-        f"At {metric} {number(trained['metric'], 4)} (the base has {number(found['base']['metric'], 4)}) the trained "
-        f"autoencoder, with {goal} {number(trained['goal'], 4)} (base {number(found['base']['goal'], 4)}), "
-        f"{'; it '.join(parts)}."
-    ]
+            sentences.append(f"{words} {'; '.join(named)}.")
+    return sentences
 
 
 def information_sentences(document: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from recbole_fair.report.dossiers import control_sentences, information_sentence
 from recbole_fair.report.words import Values, dossier_sentences, percent, short, signed
 
 _EFFECTS = 3
+_ROWS = 1000  # of the table of neurons: the page of an autoencoder of any size stays small
 _MODES = {"base": "nothing", "erase": "neurons", "erase_dense": "least squares"}
 _VERDICTS = {"yes": ("better", "yes"), "open": "open", "no": ("worse", "no")}
 
@@ -28,11 +29,11 @@ def site_sentences(dossier: Values) -> list[str]:
 
 
 def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str]:
-    """The table of all neurons that fire: caption, header, rows, note."""
+    """The table of the neurons that fire, the strongest if they are many: caption, header, rows, note."""
     turned = _turned(dossier)
     header = ["neuron", "responds to", "fires for", "effect on concepts (d)", "promotes", *map(_heading, turned)]
     rows = []
-    for row in sorted(dossier["every"], key=lambda row: -_strength(row)):
+    for row in sorted(dossier["every"], key=lambda row: -_strength(row))[:_ROWS]:
         effects = sorted(
             ((key[2:], value) for key, value in row.items() if key.startswith("d ")), key=lambda pair: -abs(pair[1])
         )
@@ -45,7 +46,10 @@ def neurons_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str
     )
     if turned:
         note += " The last columns, for the strongest neurons: what raising the neuron by two deviations changes."
-    return "All neurons that fire", header, rows, note
+    if len(dossier["every"]) <= _ROWS:
+        return "All neurons that fire", header, rows, note
+    note += f" All {len(dossier['every']):,} are in every.csv."
+    return f"The {_ROWS:,} neurons of the largest effect sizes", header, rows, note
 
 
 def leading_table(dossier: Values) -> tuple[str, list[str], list[list[Any]], str] | None:
