@@ -41,7 +41,7 @@ def best_items(
     for j, slab in enumerate(torch.split(items, width)):
         slabs[j, :, : len(slab)] = slab.t()
     shift = None if item_bias is None else torch.nn.functional.pad(item_bias.to(given), (0, width * _GROUP - n))
-    parts = parts_for(len(users), 1)
+    parts = parts_for(len(users))
     step = max(1, min(_BYTES // (4 * width * _GROUP * parts), -(-len(users) // parts)))
     found = Candidates(
         # Made once: thousands of pieces would be joined in twice the memory.
