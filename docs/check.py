@@ -76,10 +76,11 @@ def executable(command: str) -> list[str]:
 
 
 def form(text: str) -> list[str]:
-    """Lines of what was printed without numbers, rules and the widths of columns."""
+    """Lines of what was printed without numbers, rules, widths of columns and rows that differ in numbers alone."""
     text = re.sub(r"saved/[\w.-]+\.pth|results/[\w.-]+|(?<= )/\S+/python[\d.]*|\bLinux\S+", "FILE", text)
     lines = (" ".join(NUMBER.sub("#", line).split()) for line in text.splitlines())
-    return [line for line in lines if line and not set(line) <= set("- ")]
+    kept = [line for line in lines if line and not set(line) <= set("- ")]
+    return [line for before, line in pairwise(["", *kept]) if line != before]  # a front has as many rows as it has
 
 
 class Workplace:
