@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -24,9 +25,10 @@ _pool: ThreadPoolExecutor | None = None
 
 
 class _Own(threading.local):
-    """Whether a thread does a part already; parts of parts follow one another."""
+    """Whether a thread does a part already, for parts of parts follow one another; and how many it may start."""
 
     inside = False
+    most: int | None = None
 
 
 _own = _Own()
@@ -39,9 +41,33 @@ def parts_for(works: int) -> int:
         works: works in all.
 
     Returns:
-        At most the number of PyTorch's threads, and 1 inside of a part.
+        At most the number of PyTorch's threads (before :func:`parts_only`), and 1 inside of a part.
     """
-    return 1 if _own.inside else max(1, min(torch.get_num_threads(), works, _MOST))
+    return 1 if _own.inside else max(1, min(_threads(), works, _MOST))
+
+
+def _threads() -> int:
+    return _own.most or torch.get_num_threads()
+
+
+@contextmanager
+def parts_only() -> Iterator[None]:
+    """Inside the block single operations take one thread, and :func:`in_threads` as many as before.
+
+    For parts between many short operations: PyTorch's own threads wait for the next operation without letting go of
+    their cores, which the parts then lack.
+    """
+    threads = torch.get_num_threads()
+    if _own.inside or _own.most or threads == 1:
+        yield
+        return
+    _own.most = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _own.most = None
 
 
 def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
@@ -65,7 +91,7 @@ def _at_once(works: Sequence[Callable[[], T]]) -> list[T]:
     if len(works) == 1:
         return [work() for work in works]
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    width, pool = max(1, threads // len(works)), _workers()
+    width, pool = max(1, _threads() // len(works)), _workers()
     futures = [pool.submit(_run, work, width, grad) for work in works]
     try:
         wait(futures)
@@ -93,7 +119,7 @@ def _forget() -> None:
     """A process that was forked off has none of its parent's threads."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
-    _own.inside = False
+    _own.inside, _own.most = False, None
 
 
 if sys.platform != "win32":

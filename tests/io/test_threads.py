@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from recbole_fair.io.threads import in_threads, parts_for
+from recbole_fair.io.threads import in_threads, parts_for, parts_only
 
 
 @pytest.fixture
@@ -56,6 +56,21 @@ def test_how_many_parts(two_threads: None) -> None:
     assert in_threads([lambda: parts_for(1000)] * 2) == [1, 1]  # no parts of parts
     torch.set_num_threads(1)
     assert parts_for(1000) == 1
+
+
+def test_parts_alone_take_the_threads(two_threads: None) -> None:
+    with pytest.raises(ValueError, match="end"), parts_only():
+        assert torch.get_num_threads() == 1
+        assert parts_for(1000) == 2
+        together = threading.Barrier(2, timeout=10)
+        assert in_threads([lambda: (together.wait(), torch.get_num_threads())[1]] * 2) == [1, 1]
+        assert torch.get_num_threads() == 1
+        with parts_only():
+            assert parts_for(1000) == 2
+        assert parts_for(1000) == 2
+        raise ValueError("end")
+    assert torch.get_num_threads() == 2
+    assert parts_for(1000) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")

@@ -9,6 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from recbole_fair.errors import FairError
+from recbole_fair.io.threads import parts_only
 from recbole_fair.model.popsteer.quality import SAEQuality, fvu_of, measure_sae, spread_of
 from recbole_fair.model.popsteer.score_error import ScoreError, score_error
-from recbole_fair.model.popsteer.sparse_ops import grouped_topk, sparse_decode, topk_linear
+from recbole_fair.model.popsteer.sparse_ops import grouped_topk, rows_of_chunk, sparse_decode, topk_linear
 
 _BATCH_WIDTH = 4  # latents of a row that batch_topk keeps at most, as a multiple of k
 _SCALED_ON = 4096  # vectors at most, on which the size of a random encoder is worked out
@@ -424,6 +426,14 @@ def fit_sae(
     Returns:
         Epochs, counts and validation quality.
     """
+    in_parts = vectors.device.type == "cpu" and settings.batch_size > rows_of_chunk(sae.n_latents, vectors)
+    with parts_only() if in_parts else nullcontext():
+        return _fitted(sae, vectors, users, settings, progress, items)
+
+
+def _fitted(
+    sae: TopKSAE, vectors: Tensor, users: Tensor, settings: SAESettings, progress: Progress | None, items: Tensor | None
+) -> SAEFit:
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(settings.seed)
     held_out = split_by_user(users.cpu(), settings.validation_share, generator).to(vectors.device)

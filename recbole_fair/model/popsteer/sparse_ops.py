@@ -168,13 +168,23 @@ def _row_products(rows: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     return products.view(n, k)
 
 
+def rows_of_chunk(columns: int, x: Tensor) -> int:
+    """How many rows of ``columns`` pre-activations a core looks at together; :func:`topk_linear` cuts more into parts.
+
+    Args:
+        columns: number of latents.
+        x: the inputs, for the size of their numbers.
+    """
+    return max(1, _CHUNK_BYTES // (columns * x.element_size()))
+
+
 class _TopKLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, absolute: bool) -> tuple[Tensor, Tensor]:
         rows, columns = x.shape[0], weight.shape[0]
         chunk = rows
         if x.device.type == "cpu":
-            chunk = min(rows, max(1, _CHUNK_BYTES // (columns * x.element_size())))
+            chunk = min(rows, rows_of_chunk(columns, x))
         values = x.new_empty(rows, k)
         indices = torch.empty(rows, k, dtype=torch.long, device=x.device)
         starts = range(0, rows, max(chunk, 1))
