@@ -59,16 +59,21 @@ def test_how_many_parts(two_threads: None) -> None:
 
 
 def test_parts_alone_take_the_threads(two_threads: None) -> None:
-    with pytest.raises(ValueError, match="end"), parts_only():
-        assert torch.get_num_threads() == 1
-        assert parts_for(1000) == 2
-        together = threading.Barrier(2, timeout=10)
-        assert in_threads([lambda: (together.wait(), torch.get_num_threads())[1]] * 2) == [1, 1]
-        assert torch.get_num_threads() == 1
+    together = threading.Barrier(2, timeout=10)
+
+    def fail() -> None:
         with parts_only():
+            assert torch.get_num_threads() == 1
             assert parts_for(1000) == 2
-        assert parts_for(1000) == 2
-        raise ValueError("end")
+            assert in_threads([lambda: (together.wait(), torch.get_num_threads())[1]] * 2) == [1, 1]
+            assert torch.get_num_threads() == 1
+            with parts_only():
+                assert parts_for(1000) == 2
+            assert parts_for(1000) == 2
+            raise ValueError("end")
+
+    with pytest.raises(ValueError, match="end"):
+        fail()
     assert torch.get_num_threads() == 2
     assert parts_for(1000) == 2
 
