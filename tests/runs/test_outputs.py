@@ -78,7 +78,7 @@ def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: 
     with open("recs.csv", newline="", encoding="utf-8") as file:
         listed = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
     share = sum(item in had[user] for user, item in listed) / len(listed)
-    assert note.startswith(f"{share:.0%} of the items")
+    assert note.startswith(f"{100 * share:.0f} % of the items")
     assert "so they are in recs.csv" in note
     hidden = run_recbole_fair("SASRec", "small", config_dict={**settings, "mask_seen": "all"})
     assert not any("recs.csv" in note for note in hidden["notes"])
