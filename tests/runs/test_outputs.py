@@ -84,7 +84,7 @@ def test_lists_with_items_that_users_have_had_are_said_to_hold_them(small_data: 
     assert not any("recs.csv" in note for note in hidden["notes"])
     unasked = evaluate_checkpoint(result["checkpoint"], {"mask_seen": "auto", "recommendations_file": "auto.csv"})
     (said,) = [note for note in unasked["notes"] if "auto.csv" in note]
-    assert said.startswith(f"{share:.0%} of the items")  # of the lists that the metrics rate
+    assert said.startswith(f"{100 * share:.0f} % of the items")  # of the lists that the metrics rate
     assert "auto.csv leaves them out" in said
     assert unasked["test_result"] == result["test_result"]
     with open("auto.csv", newline="", encoding="utf-8") as file:
