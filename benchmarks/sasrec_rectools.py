@@ -16,6 +16,7 @@ single-precision matrices of that size.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -124,8 +125,10 @@ def our_side(args: argparse.Namespace, batch: int) -> dict[str, float]:
     from recbole_fair.runs.loading import new_trainer
 
     trainer, (train, valid, _) = new_trainer(FairConfig("SASRec", args.dataset, config_dict=our_settings(args, batch)))
-    clock, stop = Clock(args.seconds, args.targets), False
+    clock, stop, epochs = Clock(args.seconds, args.targets), False, itertools.count()
     while not stop:
+        if trainer._schedule is not None:  # the rate rises over the first epoch
+            trainer._schedule.begin(next(epochs), len(train))
         for one in train:
             trainer.model.train()
             trainer.optimizer.zero_grad()
