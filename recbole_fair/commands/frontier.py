@@ -82,8 +82,9 @@ def frontier_command(
         else:
             words = [path] if Path(path).is_file() else names_in(path)
             paths = [found_checkpoint(one, config_dict) for one in words or [path]]
-        options: dict[str, Any] = {"fitted": fitted, "fit": to_fit, "save": save, "refine": refine}
-        options["config_dict"] = config_dict
+        options: dict[str, Any] = {
+            "fitted": fitted, "fit": to_fit, "save": save, "config_dict": config_dict, "refine": refine
+        }  # fmt: skip
         if len(paths) > 1:
             study = frontier_datasets(paths, x, y, loss, names, output=output, **options)
             report_failures(study.failed_files)

@@ -177,15 +177,16 @@ def test_a_model_fitted_on_the_base_is_found_and_fitted_where_there_is_none(base
     alone.mkdir()
     copy = shutil.copy(base, alone)
     result = frontier_checkpoint(
-        copy, **WHAT, methods=["PopSteerSASRec", "Penalty"], fit=["PopSteerSASRec"], config_dict=STEERED, save="w.pth"
-    )
+        copy, **WHAT, methods=["PopSteerSASRec", "Penalty"], fit=["PopSteerSASRec"], config_dict=STEERED, save="w.pth",
+        refine=0,
+    )  # fmt: skip
     rows = [row for row in result["settings"] if row["method"] == "PopSteerSASRec"]
-    assert len(rows) >= 50  # and further ones between them
+    assert len(rows) == 50
     (fitted,) = alone.glob("PopSteerSASRec-*.pth")
     row = rows[-1]
     single = evaluate_checkpoint(fitted, {**row["setting"], "metrics": ["NDCG", "GiniIndex"], "topk": [5]})
     assert row["test giniindex@5"] == pytest.approx(single["test_result"]["giniindex@5"], abs=1e-12)
-    again = frontier_checkpoint(copy, **WHAT, methods=["PopSteerSASRec"])
+    again = frontier_checkpoint(copy, **WHAT, methods=["PopSteerSASRec"], refine=0)
     assert [one["test giniindex@5"] for one in again["settings"]] == [one["test giniindex@5"] for one in rows]
 
 
