@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -86,6 +87,18 @@ def _mend_ngcf(module: ModuleType) -> None:
     ngcf.forward = mended
 
 
+def _mend_folders(module: ModuleType) -> None:
+    """RecBole 1.2 looks whether a folder is there and then makes it; of two processes at once one fails."""
+    racing = module.ensure_dir
+
+    def ensure_dir(dir_path: str) -> None:
+        os.makedirs(dir_path, exist_ok=True)
+
+    for name, other in list(sys.modules.items()):
+        if name.partition(".")[0] == "recbole" and vars(other).get("ensure_dir") is racing:
+            other.ensure_dir = ensure_dir  # type: ignore[attr-defined]
+
+
 def _mend_dataset(module: ModuleType) -> None:
     """RecBole 1.2.0 has no split ``TS``, which 1.2.1 has: by a point in time for all users, then by share."""
     dataset_class = module.Dataset
@@ -145,6 +158,7 @@ def time_based_split(dataset: Any, ratios: Sequence[float], group_by: str | None
 _REPAIRS: dict[str, Callable[[ModuleType], None]] = {
     "recbole.model.general_recommender.ngcf": _mend_ngcf,
     "recbole.data.dataset.dataset": _mend_dataset,
+    "recbole.utils.utils": _mend_folders,
 }
 
 

@@ -142,6 +142,20 @@ def test_the_split_by_time_is_that_of_recbole_121(small_data: Path) -> None:
     assert "split_by_ratio" not in vars(dataset)
 
 
+@pytest.mark.parametrize("first", ["recbole_fair", "recbole.trainer"])
+def test_a_folder_that_another_process_makes_meanwhile_is_no_error(first: str) -> None:
+    code = (
+        f"import {first}, recbole_fair, recbole.trainer, recbole.trainer.trainer as trainer, recbole.utils as utils\n"
+        "import os, tempfile\n"
+        "os.path.exists = lambda path: False\n"  # what the slower process has seen
+        "folder = tempfile.mkdtemp()\n"
+        "for module in (trainer, utils): module.ensure_dir(folder)\n"
+        "utils.ensure_dir(os.path.join(folder, 'a', 'b'))\n"
+        "print(os.listdir(folder))"
+    )
+    assert run(code) == "['a']"
+
+
 def test_modules_are_mended_whichever_is_imported_first() -> None:
     code = (
         "import recbole\n"
