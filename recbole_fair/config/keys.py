@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_fair.config.kinds import KINDS, TEXTS, is_number, memory, shown
+from recbole_fair.config.kinds import KINDS, TEXTS, is_number, is_whole, memory, shown
 
 #: What depends on a key. ``file``: nothing but the file that it names, which is written. ``machine``: how fast, where
 #: and how visibly a run works, but no number. ``start``: the weights that training starts from. ``protocol``: data,
@@ -125,6 +125,10 @@ class Key:
         if self.high is not None:
             bounds.append(f"{high_sign}{self.high:.12g}")
         return (" " + " and ".join(bounds)) if bounds else ""
+
+    def as_kind(self, value: Any) -> Any:
+        """The value; a whole number as a float where the key holds any number, so that what lies between is meant."""
+        return float(value) if "float" in self.kind.split("|") and is_whole(value) else value
 
     def accepts(self, value: Any) -> bool:
         """Whether a value may be used.

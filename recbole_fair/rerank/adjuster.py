@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recbole_fair.config.keys import Key
 from recbole_fair.rerank.base import Candidates, Facts, ReRanker
+from recbole_fair.rerank.tilting import best_of_each_popularity
 
 _CELLS = 4_000_000  # user-item pairs handled at once
 _FIRST = 10  # so many times the length of a list is looked at first
@@ -202,8 +203,9 @@ class ScoreAdjuster(ReRanker):
             return None
         unsettled = (~self.ranked(few, facts, k, offsets).certain).nonzero().squeeze(1)
         if len(unsettled):
-            ids = torch.arange(scores.shape[1], device=scores.device).unsqueeze(0)
-            found = self.exponents(values[unsettled], ids, users[unsettled], facts, k)
+            rest, log_pop = values[unsettled], facts.popularity.log_counts.to(scores.device)
+            items = best_of_each_popularity(rest, log_pop, k)
+            found = self.exponents(rest.gather(1, items), items, users[unsettled], facts, k)
             assert found is not None
             slopes[unsettled] = found
         return slopes

@@ -65,6 +65,29 @@ def solve_exponents(scores: Tensor, log_popularity: Tensor, target: Tensor, k: i
     return found
 
 
+def best_of_each_popularity(scores: Tensor, log_popularity: Tensor, k: int) -> Tensor:
+    """Columns of the k best items of each popularity: no others are ever in a list, whatever the exponent.
+
+    An exponent moves items of one popularity alike. Of a large catalogue, whose items share few counts, little is left.
+
+    Args:
+        scores: ``[U, C]`` of the whole catalogue, -inf where there is no item.
+        log_popularity: ``[C]``, the same for all users.
+        k: Length of the lists.
+
+    Returns:
+        long ``[U, at most C]``, ascending in each row.
+    """
+    order = log_popularity.argsort(stable=True)
+    sizes = torch.unique_consecutive(log_popularity[order], return_counts=True)[1]
+    wide = sizes > k
+    kept = [order[~wide.repeat_interleave(sizes)].expand(len(scores), -1)]
+    for start, size in zip((sizes.cumsum(0) - sizes)[wide].tolist(), sizes[wide].tolist(), strict=True):
+        same = order[start : start + size]
+        kept.append(same[scores[:, same].topk(k, dim=1, sorted=False).indices])
+    return torch.cat(kept, dim=1).sort(dim=1).values
+
+
 _End = tuple[Tensor, Tensor]  # exponents and what is reached under them
 
 

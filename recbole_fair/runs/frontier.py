@@ -255,14 +255,14 @@ def _tries(bench: Bench, methods: Sequence[str] | None) -> tuple[list[Try], list
             raise FairError(f"methods: there is nothing to try under {name!r}{did_you_mean(name, grids)}")
     tries, skipped = [], []
     for name in wanted:
+        own = [Try(name, setting) for setting in grids[name]]
         try:
-            if name not in bench.fitted:
-                for setting in grids[name]:
-                    bench.lists.made(name, setting)
+            for one in own:
+                bench.check(one)
         except FairError as error:
             skipped.append({"method": name, "reason": str(error)})
             continue
-        tries += [Try(name, setting) for setting in grids[name]]
+        tries += own
     if not tries:
         reasons = " ".join(one["reason"] for one in skipped)
         raise FairError(f"No method applies to this checkpoint. {reasons}".strip())
@@ -291,14 +291,13 @@ def _all_rounds(
 def _allowed(bench: Bench, settings: Sequence[tuple[str, dict[str, Any]]]) -> list[Try]:
     """Those of the settings that their methods take."""
     allowed = []
-    for method, setting in settings:
+    for one in (Try(method, setting) for method, setting in settings):
         try:
-            if method not in bench.fitted:
-                bench.lists.made(method, setting)
+            bench.check(one)
         except FairError as error:
             logger.debug("Not tried: %s", error)
             continue
-        allowed.append(Try(method, setting))
+        allowed.append(one)
     return allowed
 
 

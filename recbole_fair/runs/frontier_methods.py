@@ -14,6 +14,8 @@ from recbole.evaluator.collector import DataStruct
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_fair.analysis.grid import Setting, settings_of
+from recbole_fair.config.catalogue import method_keys
+from recbole_fair.config.keys import Key
 from recbole_fair.config.layers import properties_dir, read_yaml
 from recbole_fair.config.registry import get_reranker
 from recbole_fair.config.rerankers import reranker_defaults
@@ -46,25 +48,33 @@ def default_grids(gaps: Mapping[str, float]) -> tuple[dict[str, list[Setting]], 
         Settings of each re-ranker (whole keys, as ``reranker_alpha``), and strengths by method (``PopSteer``).
     """
     grids = read_yaml(properties_dir() / "frontier.yaml")
-    of_lists = {name: _settings(given, gaps, key_of) for name, given in grids["rerankers"].items()}
-    of_models = {name: _settings(given, gaps, str) for name, given in grids["methods"].items()}
+    of_lists = {name: _settings(given, gaps, _keys_of_reranker(name)) for name, given in grids["rerankers"].items()}
+    of_models = {name: _settings(given, gaps, method_keys(), str) for name, given in grids["methods"].items()}
     return of_lists, of_models
 
 
-def _settings(given: Any, gaps: Mapping[str, float], key: Callable[[str], str]) -> list[Setting]:
+def _keys_of_reranker(name: str) -> dict[str, Key]:
+    cls = get_reranker(name)
+    return {key: cls.limits[field] for field, key in cls.keys().items() if field in cls.limits}
+
+
+def _settings(
+    given: Any, gaps: Mapping[str, float], keys: Mapping[str, Key], named: Callable[[str], str] = key_of
+) -> list[Setting]:
     """The settings of one grid, or of several one after the other."""
-    grids = given if isinstance(given, list) else [given]
     return [
         setting
-        for grid in grids
-        for setting in settings_of({key(name): _values(values, gaps) for name, values in grid.items()})
+        for grid in (given if isinstance(given, list) else [given])
+        for setting in settings_of(
+            {named(name): _values(values, gaps, keys[named(name)]) for name, values in grid.items()}
+        )
     ]
 
 
-def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gaps: Mapping[str, float]) -> list[Any]:
+def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gaps: Mapping[str, float], key: Key) -> list[Any]:
     if isinstance(values, Mapping):
         return [float(f"{share * gaps[name]:.3g}") for name, shares in values.items() for share in shares]
-    return list(values)
+    return [key.as_kind(value) for value in values]
 
 
 def score_gaps(struct: DataStruct) -> dict[str, float]:
@@ -186,6 +196,11 @@ class Bench:
 
     lists: ListMethods
     fitted: dict[str, tuple[FairTrainerMixin, Mapping[str, Any], Path]] = field(default_factory=dict)
+
+    def check(self, one: Try) -> None:
+        """Raise a FairError for a setting that its re-ranker does not take, or data that it cannot work on."""
+        if one.method not in self.fitted:
+            self.lists.made(one.method, one.setting)
 
     def struct(self, one: Try, split: str) -> DataStruct:
         """What the metrics need of a split under a method."""

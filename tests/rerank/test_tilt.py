@@ -17,7 +17,7 @@ from recbole_fair.rerank.base import lists_at
 from recbole_fair.rerank.lorenz import Lorenz
 from recbole_fair.rerank.lorenz_tilt import LorenzTilt
 from recbole_fair.rerank.tilt import Tilt
-from recbole_fair.rerank.tilting import solve_exponents
+from recbole_fair.rerank.tilting import MATCHES, best_of_each_popularity, solve_exponents
 
 HALF = Tilt(pool=500, strength=0.5, match="mean", shrinkage=0.0)
 BIAS = {
@@ -70,6 +70,26 @@ def test_users_are_solved_for_one_by_one() -> None:
     assert together[3] == 0
     assert (together > 0).any()
     assert (together < 0).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), n_counts=st.integers(1, 30), k=st.integers(1, 12), match=st.sampled_from(MATCHES))
+def test_the_best_of_each_popularity_are_enough(seed: int, n_counts: int, k: int, match: str) -> None:
+    """The exponents, and the lists under any other exponent, are those of the whole catalogue."""
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(rng.normal(0, 1, (20, 80)))
+    scores[:5, rng.permutation(80)[:60]] = -math.inf
+    counts = torch.from_numpy(rng.integers(1, 1 + n_counts, 80)).double().log()
+    columns = best_of_each_popularity(scores, counts, k)
+    few, log_pop = scores.gather(1, columns), counts[columns]
+    for exponent in (-3.0, -0.2, 0.0, 0.7, 9.0):
+        best = (few - exponent * log_pop).topk(k, dim=1).indices
+        wanted = (scores - exponent * counts).topk(k, dim=1)
+        assert torch.equal(few.gather(1, best), scores.gather(1, wanted.indices))
+    target = torch.from_numpy(rng.uniform(0, 4, 20))
+    all_items = solve_exponents(scores, counts.expand(20, -1), target, k, match)
+    assert torch.equal(solve_exponents(few, log_pop, target, k, match), all_items)
+    assert columns.shape[1] <= min(80, k * n_counts)
 
 
 @pytest.mark.parametrize("strength", [0.25, 0.5, 1.0])
