@@ -46,6 +46,8 @@ class Ranked(NamedTuple):
     """Columns of the candidates ``[U, min(k, C)]``, best first."""
     certain: Tensor
     """bool ``[U]``: no item outside the candidates would be in the list."""
+    slopes: Tensor | None
+    """The exponents under which the lists are best, float64 ``[U]``; None where users have none."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class ScoreAdjuster(ReRanker):
         """See :meth:`ranked`; all columns of all rows are looked at."""
         device = candidates.items.device
         bias, log_pop = offsets.bias.to(device), facts.popularity.log_counts.to(device)
-        places, certain = [], []
+        places, certain, all_slopes = [], [], []
         for rows in row_blocks(*candidates.items.shape):
             part = candidates.part(rows)
             items, valid = part.items, part.valid
@@ -150,11 +152,12 @@ class ScoreAdjuster(ReRanker):
             if slopes is not None:
                 values = values - slopes.unsqueeze(1) * log_pop[items]
                 outside = scores[:, -1] - lowest_offset(bias, log_pop, slopes)
+                all_slopes.append(slopes)
             values = values.masked_fill(~valid, -torch.inf)
             best = best_columns(values, k)
             places.append(best)
             certain.append(~valid[:, -1] | (values.gather(1, best[:, -1:]).squeeze(1) >= outside))
-        return Ranked(torch.cat(places), torch.cat(certain))
+        return Ranked(torch.cat(places), torch.cat(certain), torch.cat(all_slopes) if all_slopes else None)
 
     def adjusted(self, scores: Tensor, users: Tensor, facts: Facts, k: int, offsets: Offsets) -> Tensor:
         """Scores of all items with the offsets taken off.
@@ -183,6 +186,36 @@ class ScoreAdjuster(ReRanker):
             out[rows] = values if slopes is None else values - slopes.unsqueeze(1) * log_pop
         return out
 
+    def best_of_all(self, scores: Tensor, users: Tensor, facts: Facts, k: int, offsets: Offsets) -> Tensor:
+        """The best k of all items for users whom their candidates do not settle.
+
+        Args:
+            scores: The model's scores ``[B, n_items]``, -inf for what may not be shown.
+            users: User ids ``[B]``.
+            facts: What is known from training.
+            k: Length of the lists.
+            offsets: What :meth:`learn` returned.
+
+        Returns:
+            Item ids, best first, long ``[B, min(k, n_items)]``.
+        """
+        if not self.per_user or self.pool_only:
+            return self.adjusted(scores, users, facts, k, offsets).topk(min(k, scores.shape[1]), dim=1).indices
+        bias, found = offsets.bias.to(scores.device), []
+        for rows in row_blocks(*scores.shape):
+            values = on_scale(self.scale, scores[rows].double(), norm_of(self.scale, scores[rows])) - bias
+            items, values, _ = self._tilted(values, users[rows], facts, k)
+            found.append(items.gather(1, values.topk(min(k, values.shape[1]), dim=1).indices))
+        return torch.cat(found)
+
+    def _tilted(self, values: Tensor, users: Tensor, facts: Facts, k: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All items that can be in a list, with their values under the users' exponents, and the exponents."""
+        log_pop = facts.popularity.log_counts.to(values.device)
+        items = best_of_each_popularity(values, log_pop, k)
+        values = values.gather(1, items)
+        slopes = self.exponents(values, items, users, facts, k)
+        return items, values if slopes is None else values - slopes.unsqueeze(1) * log_pop[items], slopes
+
     def _exact_exponents(
         self,
         scores: Tensor,
@@ -194,18 +227,15 @@ class ScoreAdjuster(ReRanker):
         offsets: Offsets,
     ) -> Tensor | None:
         """Exponents found among each user's best items, and among all items where these do not settle them."""
+        if not self.per_user:
+            return None
         size = min(max(self.pool, k), scores.shape[1])
         best, items = scores.topk(size, dim=1)
         items = items.masked_fill(best == -torch.inf, 0)
-        few = with_norm(self.scale, Candidates(items, best, users), norm)
-        slopes = self.exponents(values.gather(1, items), items, users, facts, k)
-        if slopes is None:
-            return None
-        unsettled = (~self.ranked(few, facts, k, offsets).certain).nonzero().squeeze(1)
-        if len(unsettled):
-            rest, log_pop = values[unsettled], facts.popularity.log_counts.to(scores.device)
-            items = best_of_each_popularity(rest, log_pop, k)
-            found = self.exponents(rest.gather(1, items), items, users[unsettled], facts, k)
+        ranked = self.ranked(with_norm(self.scale, Candidates(items, best, users), norm), facts, k, offsets)
+        slopes, unsettled = ranked.slopes, (~ranked.certain).nonzero().squeeze(1)
+        if slopes is not None and len(unsettled):
+            found = self._tilted(values[unsettled], users[unsettled], facts, k)[2]
             assert found is not None
             slopes[unsettled] = found
         return slopes

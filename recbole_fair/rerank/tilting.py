@@ -10,7 +10,7 @@ from torch import Tensor
 MATCHES = ("mean", "median")
 _FIRST_REACH = 0.25
 _LARGEST = 64.0
-_HALVINGS = 24
+_HALVINGS, _AT_ONCE = 24, 6
 _CLOSE = 1e-12
 
 
@@ -80,11 +80,13 @@ def best_of_each_popularity(scores: Tensor, log_popularity: Tensor, k: int) -> T
     """
     order = log_popularity.argsort(stable=True)
     sizes = torch.unique_consecutive(log_popularity[order], return_counts=True)[1]
-    wide = sizes > k
-    kept = [order[~wide.repeat_interleave(sizes)].expand(len(scores), -1)]
-    for start, size in zip((sizes.cumsum(0) - sizes)[wide].tolist(), sizes[wide].tolist(), strict=True):
-        same = order[start : start + size]
-        kept.append(same[scores[:, same].topk(k, dim=1, sorted=False).indices])
+    together, kept, start = scores.index_select(1, order), [], 0
+    for size in sizes.tolist():
+        columns = order[start : start + size].expand(len(scores), -1)
+        if size > k:
+            columns = columns.gather(1, together[:, start : start + size].topk(k, dim=1, sorted=False).indices)
+        kept.append(columns)
+        start += size
     return torch.cat(kept, dim=1).sort(dim=1).values
 
 
@@ -119,23 +121,34 @@ def _bracket(
 
 
 def _bisect(
-    scores: Tensor, log_popularity: Tensor, target: Tensor, sign: Tensor, near: _End, far: _End, k: int, match: str
+    scores: Tensor,
+    log_popularity: Tensor,
+    target: Tensor,
+    sign: Tensor,
+    near: _End,
+    far: _End,
+    k: int,
+    match: str,
+    left: int = _HALVINGS,
 ) -> Tensor:
     """Halve the brackets and take the end whose list is nearer to the target."""
-    found = torch.empty_like(target)
+    found = torch.where((far[1] - target).abs() < (near[1] - target).abs(), far[0], near[0])
+    if left <= 0:
+        return found
     for rows, columns in _in_play(scores, log_popularity, near[0], far[0], k):
         part = scores[rows].gather(1, columns), log_popularity[rows].gather(1, columns), target[rows], sign[rows]
-        ends = (near[0][rows], near[1][rows]), (far[0][rows], far[1][rows])
-        found[rows] = _halve(*part, *ends, k, match)
+        ends = _halve(*part, (near[0][rows], near[1][rows]), (far[0][rows], far[1][rows]), k, match)
+        found[rows] = _bisect(*part, *ends, k, match, left - _AT_ONCE)
     return found
 
 
 def _halve(
     scores: Tensor, log_popularity: Tensor, target: Tensor, sign: Tensor, near: _End, far: _End, k: int, match: str
-) -> Tensor:
+) -> tuple[_End, _End]:
+    """A few halvings at once; the new ends."""
     (near_a, at_near), (far_a, at_far) = near, far
     rows = torch.arange(len(scores), device=scores.device)
-    for _ in range(_HALVINGS):
+    for _ in range(_AT_ONCE):
         middle = (near_a[rows] + far_a[rows]) / 2
         value = _reached(scores[rows], log_popularity[rows], middle, k, match)
         beyond = (value - target[rows]) * sign[rows] <= 0
@@ -145,7 +158,7 @@ def _halve(
         rows = rows[(at_far[rows] - target[rows]).abs() > _CLOSE]
         if not len(rows):
             break
-    return torch.where((at_far - target).abs() < (at_near - target).abs(), far_a, near_a)
+    return (near_a, at_near), (far_a, at_far)
 
 
 def _in_play(
@@ -154,13 +167,14 @@ def _in_play(
     """Rows, with columns that hold every item that can be in their lists between two exponents.
 
     Values are lines in the exponent. An item that stays below the k-th best line of one end all the way stays outside.
+    Rows with k + 1 such items at most are left out: there is no list between those of the ends.
     """
     at_near = scores.double() - near.unsqueeze(1) * log_popularity
     at_far = scores.double() - far.unsqueeze(1) * log_popularity
     low, high = torch.minimum(at_near, at_far), torch.maximum(at_near, at_far)
     floors = [low.gather(1, end.topk(k, dim=1, sorted=False).indices).amin(1) for end in (at_near, at_far)]
     number = (high >= torch.maximum(*floors).unsqueeze(1)).sum(1)
-    most, done = scores.shape[1], 0
+    most, done = scores.shape[1], k + 1
     for width in (4 * k, 16 * k, most):
         rows = ((number > done) & (number <= width)).nonzero().squeeze(1)
         if len(rows):

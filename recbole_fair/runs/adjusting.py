@@ -164,12 +164,10 @@ def adjusted_lists(
             if len(rows):
                 part = found[rows.to(found.device)]
                 users = pool.users[start + rows].to(found.device)
-                values = adjuster.adjusted(part, users, facts, k, offsets)
-                best = values.topk(min(k, values.shape[1]), dim=1)
-                listed = best.indices.masked_fill(best.values == -torch.inf, 0)
-                own = part.gather(1, best.indices).masked_fill(listed == 0, -torch.inf)
-                items[start + rows, : listed.shape[1]] = listed.cpu()
-                scores[start + rows, : listed.shape[1]] = own.to(scores.dtype).cpu()
+                best = adjuster.best_of_all(part, users, facts, k, offsets)
+                own = part.gather(1, best)
+                items[start + rows, : best.shape[1]] = best.masked_fill(own == -torch.inf, 0).cpu()
+                scores[start + rows, : best.shape[1]] = own.to(scores.dtype).cpu()
             start += len(found)
     return Lists(items, scores, lists.places.masked_fill(~ranked.certain.unsqueeze(1), -1))
 
