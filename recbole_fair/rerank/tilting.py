@@ -167,15 +167,14 @@ def _in_play(
     """Rows, with columns that hold every item that can be in their lists between two exponents.
 
     Values are lines in the exponent. An item that stays below the k-th best line of one end all the way stays outside.
-    Rows with k + 1 such items at most are left out: there is no list between those of the ends.
     """
     at_near = scores.double() - near.unsqueeze(1) * log_popularity
     at_far = scores.double() - far.unsqueeze(1) * log_popularity
     low, high = torch.minimum(at_near, at_far), torch.maximum(at_near, at_far)
     floors = [low.gather(1, end.topk(k, dim=1, sorted=False).indices).amin(1) for end in (at_near, at_far)]
     number = (high >= torch.maximum(*floors).unsqueeze(1)).sum(1)
-    most, done = scores.shape[1], k + 1
-    for width in (4 * k, 16 * k, most):
+    most, done = scores.shape[1], 0
+    for width in (k + 2, 4 * k, 16 * k, most):
         rows = ((number > done) & (number <= width)).nonzero().squeeze(1)
         if len(rows):
             # In the order of the columns, so that equal values are taken alike.

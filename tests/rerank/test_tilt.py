@@ -57,6 +57,13 @@ def test_no_exponent_comes_nearer_to_the_target(seed: int, n: int, k: int, aim: 
     assert abs(log_pop[best].mean() - aim) <= nearest + 1e-9
 
 
+def test_a_list_between_those_of_the_ends_is_found_among_three_items() -> None:
+    """The first item is left out up to an exponent of 0.1, the second up to 0.2, then the third."""
+    scores, log_pop = torch.tensor([[0.0, 0.2, 0.8]]).double(), torch.tensor([[1.0, 3.0, 6.0]]).double()
+    found = solve_exponents(scores, log_pop, torch.tensor([3.4]).double(), 2)
+    assert 0.1 < float(found) < 0.2
+
+
 def test_users_are_solved_for_one_by_one() -> None:
     """A user's exponent is the same alone and among others, whichever way round the target lies."""
     rng = np.random.default_rng(0)
