@@ -57,6 +57,12 @@ def effect_sizes(dossier: Values) -> Plot:
     )  # fmt: skip
 
 
+def _pale(color: str) -> str:
+    """A hex color, a third as opaque; Plotly before 6 knows no hex colors with opacity."""
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.333)"
+
+
 def activations(dossier: Values, most: int = 4) -> Plot:
     """Activations of the strongest neurons under each kind of users."""
     shown = [entry for side in dossier["strongest"].values() for entry in side[:most]]
@@ -70,7 +76,7 @@ def activations(dossier: Values, most: int = 4) -> Plot:
                 "q1": [_round(row["q25"]) for row in rows], "median": [_round(row["q50"]) for row in rows],
                 "q3": [_round(row["q75"]) for row in rows], "lowerfence": [_round(row["q05"]) for row in rows],
                 "upperfence": [_round(row["q95"]) for row in rows], "line": {"color": GROUPS[group][0], "width": 1.5},
-                "fillcolor": GROUPS[group][0] + "55", "boxpoints": False,
+                "fillcolor": _pale(GROUPS[group][0]), "boxpoints": False,
             }
         )  # fmt: skip
     rows = [

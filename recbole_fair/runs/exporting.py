@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import logging
 import warnings
@@ -108,10 +109,20 @@ def _needed(name: str) -> ModuleType:
         ) from error
 
 
+def exports_graphs() -> bool:
+    """Whether the installed PyTorch exports ONNX graphs of any batch and length; 2.4 does not."""
+    return "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters
+
+
 def _write_onnx(graph: nn.Module, output: Path, by_history: bool, outputs: list[str], facts: Mapping[str, str]) -> None:
     """Export a graph with a dynamic batch and, for histories, a dynamic length."""
     onnx = _needed("onnx")
     _needed("onnxscript")
+    if not exports_graphs():
+        raise FairError(
+            f"PyTorch {torch.__version__} cannot say a model as an ONNX graph of any length: use PyTorch 2.5 or later, "
+            "or --format=arrays where there is an index of items."
+        )
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     if by_history:
         items = torch.tensor([[1, 2, 0], [1, 0, 0]])

@@ -21,10 +21,11 @@ from recbole_fair.quick_start import (
     sweep_checkpoint,
 )
 from recbole_fair.runs.dossiers.base import Options
-from recbole_fair.runs.exporting import made_up_histories
+from recbole_fair.runs.exporting import exports_graphs, made_up_histories
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+needs_graphs = pytest.mark.skipif(not exports_graphs(), reason="this PyTorch exports no graph of any length")
 
 MODELS = ("GRU4Rec", "SASRec", "BPR", "LightGCN", "MultiVAE")
 PARTS = {"sae_epochs": 2, "sae_scale": 4, "sae_k": 4, "head_share": 0.2, "tail_share": 0.2, "topk": [5]}
@@ -36,6 +37,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> dict[
     return train_apart(list(MODELS), "small", small_data, tmp_path_factory.mktemp("plain"))
 
 
+@needs_graphs
 @pytest.mark.parametrize("model", [MODELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])])
 def test_from_a_file_of_recbole_to_a_steered_export(
     model: str, foreign: dict[str, tuple[float, Path]], small_data: Path, in_tmp: Path
@@ -78,6 +80,7 @@ def test_from_a_file_of_recbole_to_a_steered_export(
     assert (steered_ids != rec.recommend(histories, variant="base", exclude_seen=False).ids).any()
 
 
+@needs_graphs
 @pytest.mark.parametrize("model", ["GRU4Rec", "MultiVAE"])
 def test_an_imported_model_is_exported_with_lorenz_s_bias(
     model: str, foreign: dict[str, tuple[float, Path]], small_data: Path, in_tmp: Path
