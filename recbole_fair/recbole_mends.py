@@ -87,13 +87,14 @@ def _mend_ngcf(module: ModuleType) -> None:
     ngcf.forward = mended
 
 
+def ensure_dir(dir_path: str) -> None:
+    """Stands in for RecBole's function of the same name."""
+    os.makedirs(dir_path, exist_ok=True)
+
+
 def _mend_folders(module: ModuleType) -> None:
     """RecBole 1.2 looks whether a folder is there and then makes it; of two processes at once one fails."""
     racing = module.ensure_dir
-
-    def ensure_dir(dir_path: str) -> None:
-        os.makedirs(dir_path, exist_ok=True)
-
     for name, other in list(sys.modules.items()):
         if name.partition(".")[0] == "recbole" and vars(other).get("ensure_dir") is racing:
             other.ensure_dir = ensure_dir  # type: ignore[attr-defined]

@@ -38,8 +38,7 @@ def reranker_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         return {}
     cls = get_reranker(name)
-    by_field = cls.keys()
-    own = {key: cls.limits.get(field) for field, key in by_field.items()}
+    own = cls.limits_by_key()
     for key in given:
         if key not in own:
             hint = did_you_mean(key, own)
@@ -48,7 +47,8 @@ def reranker_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     if file.is_file():
         defaults = read_packaged(file)
     else:
-        defaults = {by_field[f.name]: None if f.default is MISSING else f.default for f in fields(cls)}
+        keys = cls.keys()
+        defaults = {keys[f.name]: None if f.default is MISSING else f.default for f in fields(cls)}
     for key in given:
         limit, value = own[key], settings[key]
         # A default of null, such as the seed's, may be said as well.

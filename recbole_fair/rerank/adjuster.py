@@ -187,14 +187,7 @@ class ScoreAdjuster(ReRanker):
         return out
 
     def best_of_all(self, scores: Tensor, users: Tensor, facts: Facts, k: int, offsets: Offsets) -> Tensor:
-        """The best k of all items for users whom their candidates do not settle.
-
-        Args:
-            scores: The model's scores ``[B, n_items]``, -inf for what may not be shown.
-            users: User ids ``[B]``.
-            facts: What is known from training.
-            k: Length of the lists.
-            offsets: What :meth:`learn` returned.
+        """The best k of all items, for users whom their candidates do not settle; takes what :meth:`adjusted` takes.
 
         Returns:
             Item ids, best first, long ``[B, min(k, n_items)]``.

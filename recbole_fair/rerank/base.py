@@ -135,6 +135,11 @@ class ReRanker(ABC):
         return {field.name: key_of(field.name) for field in fields(cls)}
 
     @classmethod
+    def limits_by_key(cls) -> dict[str, Key | None]:
+        """What each configuration key may hold; None where nothing is said of it."""
+        return {key: cls.limits.get(field) for field, key in cls.keys().items()}
+
+    @classmethod
     def from_config(cls, config: Settings) -> ReRanker:
         """Make one from the configuration's ``reranker_*`` keys; ``seed`` is the run's when its own is not set.
 

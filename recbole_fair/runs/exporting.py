@@ -120,8 +120,7 @@ def _write_onnx(graph: nn.Module, output: Path, by_history: bool, outputs: list[
     _needed("onnxscript")
     if not exports_graphs():
         raise FairError(
-            f"PyTorch {torch.__version__} cannot say a model as an ONNX graph of any length: use PyTorch 2.5 or later, "
-            "or --format=arrays where there is an index of items."
+            f"PyTorch {torch.__version__} cannot say a model as an ONNX graph of any length: use PyTorch 2.5 or later."
         )
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     if by_history:

@@ -48,18 +48,16 @@ def default_grids(gaps: Mapping[str, float]) -> tuple[dict[str, list[Setting]], 
         Settings of each re-ranker (whole keys, as ``reranker_alpha``), and strengths by method (``PopSteer``).
     """
     grids = read_yaml(properties_dir() / "frontier.yaml")
-    of_lists = {name: _settings(given, gaps, _keys_of_reranker(name)) for name, given in grids["rerankers"].items()}
+    of_lists = {
+        name: _settings(given, gaps, get_reranker(name).limits_by_key(), key_of)
+        for name, given in grids["rerankers"].items()
+    }
     of_models = {name: _settings(given, gaps, method_keys(), str) for name, given in grids["methods"].items()}
     return of_lists, of_models
 
 
-def _keys_of_reranker(name: str) -> dict[str, Key]:
-    cls = get_reranker(name)
-    return {key: cls.limits[field] for field, key in cls.keys().items() if field in cls.limits}
-
-
 def _settings(
-    given: Any, gaps: Mapping[str, float], keys: Mapping[str, Key], named: Callable[[str], str] = key_of
+    given: Any, gaps: Mapping[str, float], keys: Mapping[str, Key | None], named: Callable[[str], str]
 ) -> list[Setting]:
     """The settings of one grid, or of several one after the other."""
     return [
@@ -71,10 +69,12 @@ def _settings(
     ]
 
 
-def _values(values: Sequence[Any] | Mapping[str, Sequence[float]], gaps: Mapping[str, float], key: Key) -> list[Any]:
+def _values(
+    values: Sequence[Any] | Mapping[str, Sequence[float]], gaps: Mapping[str, float], key: Key | None
+) -> list[Any]:
     if isinstance(values, Mapping):
         return [float(f"{share * gaps[name]:.3g}") for name, shares in values.items() for share in shares]
-    return [key.as_kind(value) for value in values]
+    return [value if key is None else key.as_kind(value) for value in values]
 
 
 def score_gaps(struct: DataStruct) -> dict[str, float]:

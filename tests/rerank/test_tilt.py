@@ -183,6 +183,18 @@ def test_scores_of_all_items_give_the_lists_of_a_pool_that_is_large_enough() -> 
     assert torch.equal(lists[0][rows], ours[rows])
 
 
+@pytest.mark.parametrize("tilt", [HALF, LorenzTilt(pool=500, strength=0.5, match="mean", shrinkage=0.0, **BIAS)])
+def test_the_best_of_all_items_are_those_of_all_adjusted_scores(tilt: Tilt | LorenzTilt) -> None:
+    """For users whom a pool does not settle, without all the scores."""
+    made = many()
+    scores = torch.full((150, 401), -math.inf, dtype=torch.double)
+    scores.scatter_(1, made.candidates.items, made.candidates.scores.double())
+    offsets = tilt.learn(made.candidates, made.facts, 10)
+    wanted = tilt.adjusted(scores, made.candidates.users, made.facts, 10, offsets).topk(10, dim=1).indices
+    assert torch.equal(tilt.best_of_all(scores, made.candidates.users, made.facts, 10, offsets), wanted)
+    assert not torch.equal(wanted, made.candidates.items[:, :10])
+
+
 def test_lorenz_and_tilt_are_the_ends_of_the_two_together() -> None:
     made = many()
     both = LorenzTilt(pool=500, strength=0.5, match="mean", shrinkage=0.0, **BIAS)

@@ -142,8 +142,7 @@ def test_known_users_by_number(model, trained, in_tmp):
     assert [json.loads(result["metadata"]["item_ids"])[item] for item in items[0]] == expected.items[0]
 
 
-@needs_graphs
-@pytest.mark.parametrize("model", ["PopSteerSASRec", "BPR"])
+@pytest.mark.parametrize("model", [pytest.param("PopSteerSASRec", marks=needs_graphs), "BPR"])
 def test_arrays_for_an_index(model, trained, in_tmp):
     result = export_checkpoint(trained(model), "index", kind="arrays", check=100)
     assert result["differ"] == 0
@@ -160,7 +159,6 @@ def test_arrays_for_an_index(model, trained, in_tmp):
     assert np.argsort(-products[0, 1:])[:10].tolist() == (expected.ids[0] - 1).tolist()
 
 
-@needs_graphs
 def test_what_cannot_be_exported_is_one_sentence(trained, in_tmp):
     with pytest.raises(FairError, match="EASE cannot be exported: it has no vectors"):
         export_checkpoint(trained("EASE"), "model.onnx")

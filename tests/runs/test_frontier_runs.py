@@ -16,6 +16,7 @@ from recbole_fair.quick_start import Recommender, evaluate_checkpoint, frontier_
 from recbole_fair.report.frontier_document import FrontierDocument
 from recbole_fair.report.html import write_report
 from recbole_fair.runs import frontier as module
+from recbole_fair.runs.frontier_methods import default_grids
 
 SMALL = {
     "epochs": 3, "hidden_size": 8, "inner_size": 16, "n_layers": 1, "MAX_ITEM_LIST_LENGTH": 8, "learning_rate": 0.02,
@@ -129,6 +130,15 @@ def test_the_bias_of_a_saved_winner_folds_into_the_scores(base: str, in_tmp: Pat
     served = Recommender.load("lorenz.pth")
     assert served.item_bias is not None
     assert torch.equal(served.item_bias, -bias)
+
+
+def test_whole_numbers_of_a_grid_are_numbers_where_a_key_holds_any() -> None:
+    """Then there is something to try between 1 and 2; numbers of items stay whole."""
+    of_lists, of_models = default_grids({"of_gap": 1.0, "of_probability_gap": 1.0})
+    assert {type(one["alpha_pop"]) for one in of_models["PopSteer"]} == {float}
+    assert {type(one["reranker_lambda"]) for one in of_lists["FairCo"]} == {float}
+    assert {type(one["reranker_pool"]) for one in of_lists["Random"]} == {int}
+    assert {type(one["keep_reconstruction_error"]) for one in of_models["PopSteer"]} == {bool}
 
 
 def test_refining_adds_settings_and_makes_no_winner_worse(base: str, in_tmp: Path) -> None:
