@@ -41,6 +41,8 @@ NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:e[-+]?\d+)?")
 #: What trains, and on what keys it ends early; numbers are not compared.
 TRAINS = re.compile(r"^python run_recbole_fair|^recbole-fair (?:run|compare|tune)|--fit ")
 SHORTER = {"": "--epochs=3", "PopSteer": "--sae_epochs=3"}
+#: What checkpoints of a model are trained with beside it, so that all that the pages do with them works.
+WITH = {"DecFM": " --group_field=class --fusion_control=true"}
 TABLES = re.compile(r"\b(?:convert|audit|report|import)\b|\bold\.pth|saved/(?:chosen|gru)\.pth|served\.pth")
 #: Words of commands on data, classes and servers that do not come with the package, or on studies of an hour.
 ELSEWHERE = (
@@ -96,10 +98,11 @@ class Workplace:
     def run(self, command: str, limit: float = LIMIT) -> tuple[int | None, str, float]:
         """Exit code (None: more than `limit` seconds of the processor), standard output and those seconds."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        most = (int(limit) + 5,) * 2  # the system ends what goes on beyond it
         try:
             done = subprocess.run(
                 executable(command), cwd=self.folder, env=self._environment, capture_output=True, text=True,
-                timeout=PATIENCE, check=False,
+                timeout=PATIENCE, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, most),
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return None, "", PATIENCE
@@ -146,7 +149,8 @@ class Workplace:
 
     def _checkpoint(self, model: str) -> str | None:
         if model not in self._trained:
-            self.run(f"recbole-fair run --model={model} --dataset=ml-100k --epochs=3", limit=PATIENCE)
+            more = WITH.get(model, "")
+            self.run(f"recbole-fair run --model={model} --dataset=ml-100k --epochs=3{more}", limit=PATIENCE)
             found = sorted((self.folder / "saved").glob(f"{model}-*.pth"), key=lambda path: path.stat().st_mtime)
             self._trained[model] = f"saved/{found[-1].name}" if found else None
         return self._trained[model]
