@@ -133,6 +133,7 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
         "checkpoint_dir": str(folder),
         "show_progress": False,
         "state": "error",
+        "epoch_groups": args.groups,
         **keys,
     }
     if args.data_path:
@@ -153,9 +154,12 @@ def one_run(method: str, seed: int, args: argparse.Namespace, folder: Path) -> d
 
     def after_epoch(epoch: int, score: float) -> None:
         report = getattr(net, "epoch_report", dict)()
-        course.append({"epoch": epoch, METRIC: score, **report})
+        groups = trainer.validated_groups.get("mainstream")
+        by_group = {"groups": groups.by_group[METRIC].to_dict()} if groups else {}
+        course.append({"epoch": epoch, METRIC: score, **report, **by_group})
         if args.verbose:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in list(course[-1].items())[1:])
+            numbers = {METRIC: score, **report}
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
             print(f"  {time.perf_counter() - start:.0f} s  epoch {epoch}  {shown}", flush=True)
         if args.share_gap and method == "TALL" and epoch + 1 == net.gap:
             seconds = time.perf_counter() - start
@@ -247,6 +251,7 @@ def main() -> None:
     parser.add_argument("--eval_step", type=int, default=1, help="epochs from one validation to the next")
     parser.add_argument("--amp", action="store_true", help="matrix products in 16 bits (RecBole's enable_amp)")
     parser.add_argument("--share_gap", action="store_true", help="let LMoE go on from TALL's end of the gap")
+    parser.add_argument("--groups", action="store_true", help="keep validation NDCG by group, for tall_figure.py")
     parser.add_argument("--verbose", action="store_true", help="print every epoch")
     args = parser.parse_args()
     settle(args)

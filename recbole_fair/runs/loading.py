@@ -40,6 +40,7 @@ def config_on_base(
     """The configuration of a run; what the checkpoint ``base_model_file`` was trained with holds for it as well.
 
     Sizes of the base, its filters and its split stand in its checkpoint: only what shall differ has to be said again.
+    So does what chose its epoch, with the list lengths that this needs; other lengths or metrics take its place.
 
     Args:
         model: as in :class:`~recbole_fair.config.fair_config.FairConfig`.
@@ -51,12 +52,14 @@ def config_on_base(
     file = config["base_model_file"]
     if file is None:
         return config
-    base = open_checkpoint(file)["user_settings"]
-    taken = {
-        key: value
-        for key, value in base.items()
-        if key not in config.user_settings and scope_of(key) in ("training", "protocol")
-    }
+    base, given = open_checkpoint(file)["user_settings"], config.user_settings
+    chosen_by = {"valid_metric", "valid_constraint"} & _not_computed(base, given)
+    kept = {key for key in base if scope_of(key) in ("training", "protocol")} - chosen_by
+    if "valid_metric" in kept:
+        kept |= {"topk", "coverage_min_count"}  # it is of one of these lists, which are not the default ones
+    if "valid_constraint" in kept:
+        kept |= {"topk", "coverage_min_count", "metrics"}
+    taken = {key: value for key, value in base.items() if key in kept and key not in given}
     if not taken:
         return config
     return FairConfig(model, dataset, config_file_list, {**taken, **(config_dict or {})})

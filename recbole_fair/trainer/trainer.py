@@ -108,7 +108,7 @@ class FairTrainerMixin(Stages):
         self._test_data: EvaluationLoader | None = None
         self._fingerprint: str | None = None
         self._validated = False
-        self._validated_groups: Mapping[str, GroupResult] = {}
+        self.validated_groups: Mapping[str, GroupResult] = {}  # of the last validation, with epoch_groups
         self._saves = True
         self._verbose = True
         self._schedule = Schedule.of(config, self)
@@ -225,7 +225,7 @@ class FairTrainerMixin(Stages):
         self._heartbeat = Heartbeat(self.config["model"], epochs)
 
         def after_validation(epoch: int, score: float) -> None:
-            report_groups(self._validated_groups, epoch, self.tensorboard if self._verbose else None)
+            report_groups(self.validated_groups, epoch, self.tensorboard if self._verbose else None)
             if self.cur_step == 0:
                 self.checkpoints.keep_best()
             if saved:
@@ -390,7 +390,7 @@ class FairTrainerMixin(Stages):
             metrics: OrderedDict[str, float] = self.evaluator.evaluate(struct)
             return metrics
         result = self.evaluator.grouped(struct)
-        self._validated_groups = result.groups
+        self.validated_groups = result.groups
         return OrderedDict(result.metrics)
 
     def evaluate_lists(self, eval_data: EvaluationLoader, show_progress: bool = False) -> EvaluationResult:
