@@ -196,12 +196,18 @@ class FairConfig(Config):
                     f"{key}={shown(self.user_settings[key])} is not supported: RecBole pickles whole data sets, which "
                     "could run any code when read; leave the key out, the atomic files are read each time."
                 )
+        unread = []
         for key, value in self.user_settings.items():
             if value is None or key in self.internal_config_dict:
                 continue
             of_others = key in ours or key.startswith(RERANKER_PREFIX)
             if of_others or (key in OF_MODELS and not mentions(self.model_class, key)):
-                logger.warning("%s=%s has no effect: %s does not read it.", key, shown(value), self.model)
+                unread.append(f"{key}={shown(value)}")
+        if unread:
+            what = (
+                "has no effect: %s does not read it." if len(unread) == 1 else "have no effect: %s reads none of them."
+            )
+            logger.warning("%s " + what, ", ".join(unread), self.model)
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict

@@ -22,3 +22,10 @@ def test_a_key_of_recbole_that_no_class_of_the_model_reads_is_named(caplog):
     FairConfig("GRU4Rec", "ml-100k", config_dict={"mask_ratio": 0.2, "transform": "mask_itemseq"})
     FairConfig("PopSteerSASRec", "ml-100k", config_dict={"n_heads": 2})
     assert not caplog.records
+
+
+def test_several_keys_are_one_line(caplog):
+    FairConfig("BPR", "ml-100k", config_dict={"n_heads": 2, "embedding_size": 8, "alpha_pop": 3.0})
+    assert [record.getMessage() for record in caplog.records] == [
+        "n_heads=2, alpha_pop=3.0 have no effect: BPR reads none of them."
+    ]

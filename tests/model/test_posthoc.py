@@ -134,7 +134,11 @@ def test_base_model_file(first: dict[str, Any], place: Path) -> None:
 def test_what_chose_the_epoch_of_a_base_holds_for_what_stands_on_it(place: Path) -> None:
     """A metric and a bound that are no default ones, of lists that are not the default ones."""
     bound = {"valid_constraint": "ShannonEntropy@4 >= 0.01", "metrics": ["NDCG", "ShannonEntropy"], "topk": [4]}
-    metric = {"valid_metric": "ItemCoverage_min2@4", "coverage_min_count": [1, 2], "checkpoint_dir": str(place / "bound")}
+    metric = {
+        "valid_metric": "ItemCoverage_min2@4",
+        "coverage_min_count": [1, 2],
+        "checkpoint_dir": str(place / "bound"),
+    }
     base = run_recbole_fair("SASRec", "toy", config_dict=settings(place, **{**bound, **metric}))
     own = settings(place, base_model_file=base["checkpoint"], checkpoint_dir=str(place / "bound"), sae_epochs=1)
     del own["metrics"]
