@@ -156,11 +156,17 @@ class Workplace:
         return self._trained[model]
 
 
+def write(known: dict[str, Any]) -> None:
+    """Keep what is recorded so far."""
+    RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main(action: str, word: str = "") -> int:
     """Record, add, compare or list; the number of differences."""
     known: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     if action == "add":
         known = {command: found for command, found in known.items() if command in set(commands())}
+        write(known)
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="recbole-fair-docs-") as name:
         place = Workplace(Path(name))
@@ -181,7 +187,7 @@ def main(action: str, word: str = "") -> int:
             found = {"code": code, "lines": form(output)}
             if action != "compare":
                 known[command] = found
-                RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                write(known)
                 state = "slow" if code is None else "recorded" if code == 0 else f"exit code {code}"
             else:
                 state = "same" if found == before else "DIFFERENT"
