@@ -124,7 +124,7 @@ def test_without_names_rows_are_listed_and_nothing_runs(capsys: pytest.CaptureFi
     assert "(quick)" in out
     code, out, _ = ended(["verify", "--table", "decrs-nfm"], capsys)
     assert code == 0
-    assert "| DecRS |" in out
+    assert "| fused | 0.0609 | 0.1088 |" in out
     code, _, err = ended(["verify", "--table", "absent"], capsys)
     assert code == 2
     assert "no table absent" in err
