@@ -2,8 +2,8 @@
 
     M="python benchmarks/tall_ml1m.py --data_path=DIRECTORY --seeds 1 --groups"
     $M --models MultVAE --eval_step=2 --epochs=300 --stopping_step=300 --out=groups-1.json
-    $M --models TALL --n_experts=20 --eval_step=5 --stopping_step=6 --out=groups-20.json
-    python benchmarks/tall_figure.py groups-1.json groups-20.json --figure=docs/tall-epochs
+    $M --models TALL --n_experts=10 --eval_step=5 --stopping_step=6 --out=groups-10.json
+    python benchmarks/tall_figure.py groups-1.json groups-10.json --figure=docs/tall-epochs
 
 One seed; a panel a run, and the weights of the last.
 """

@@ -204,10 +204,8 @@ class FairConfig(Config):
             if of_others or (key in OF_MODELS and not mentions(self.model_class, key)):
                 unread.append(f"{key}={shown(value)}")
         if unread:
-            what = (
-                "has no effect: %s does not read it." if len(unread) == 1 else "have no effect: %s reads none of them."
-            )
-            logger.warning("%s " + what, ", ".join(unread), self.model)
+            one, several = "%s has no effect: %s does not read it.", "%s have no effect: %s reads none of them."
+            logger.warning(one if len(unread) == 1 else several, ", ".join(unread), self.model)
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict
