@@ -53,12 +53,12 @@ def config_on_base(
     if file is None:
         return config
     base, given = open_checkpoint(file)["user_settings"], config.user_settings
-    chosen_by = {"valid_metric", "valid_constraint"} & _not_computed(base, given)
-    kept = {key for key in base if scope_of(key) in ("training", "protocol")} - chosen_by
-    if "valid_metric" in kept:
-        kept |= {"topk", "coverage_min_count"}  # it is of one of these lists, which are not the default ones
+    kept = {key for key in base.keys() - given.keys() if scope_of(key) in ("training", "protocol")}
+    kept -= {"valid_metric", "valid_constraint"} & _not_computed(base, given)
+    if kept & {"valid_metric", "valid_constraint"}:
+        kept |= {"topk", "coverage_min_count"}  # they are of one of these lists, which are not the default ones
     if "valid_constraint" in kept:
-        kept |= {"topk", "coverage_min_count", "metrics"}
+        kept.add("metrics")
     taken = {key: value for key, value in base.items() if key in kept and key not in given}
     if not taken:
         return config

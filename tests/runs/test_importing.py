@@ -67,18 +67,24 @@ def test_commands_take_the_old_file_and_say_so(foreign, here, caplog):
 
 
 @pytest.mark.parametrize(
-    ("topk", "shown", "chosen_by"), [(None, 5, "NDCG@5"), ([5, 7], 5, "NDCG@5"), ([7], 7, "NDCG@7")]
+    ("given", "shown", "chosen_by"),
+    [
+        ({}, 5, "NDCG@5"),
+        ({"topk": [5, 7]}, 5, "NDCG@5"),
+        ({"topk": [7]}, 7, "NDCG@7"),
+        ({"valid_metric": "NDCG@10"}, 10, "NDCG@10"),
+        ({"valid_metric": "NDCG@7", "topk": [7]}, 7, "NDCG@7"),
+    ],
 )
-def test_an_old_file_is_steered(foreign, here, topk, shown, chosen_by):
+def test_an_old_file_is_steered(foreign, here, given, shown, chosen_by):
     """Its epoch was chosen by NDCG@5: the lists of the run on it are as long, unless the call says otherwise."""
     sizes = {"synthetic_users": 60, "synthetic_length": 5, "sae_epochs": 1, "sae_scale": 2, "sae_k": 4}
-    lengths = {} if topk is None else {"topk": topk}
     file = foreign["SASRec"][1]
-    settings = {**here, **sizes, **lengths, "base_model_file": str(file)}
+    settings = {**here, **sizes, **given, "base_model_file": str(file)}
     result = run_recbole_fair("PopSteerSASRec", "small", config_dict=settings)
     assert result["base"]["source"] == "base_model_file"
     assert load_checkpoint(result["checkpoint"])["config"]["valid_metric"] == chosen_by
-    base = evaluate_checkpoint(file, {**here, **lengths})
+    base = evaluate_checkpoint(file, {**here, "topk": [shown]})
     ndcg = f"ndcg@{shown}"
     assert result["base_test_result"][ndcg] == pytest.approx(base["test_result"][ndcg], abs=1e-12)
 
